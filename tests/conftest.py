@@ -1,0 +1,98 @@
+"""Fixtures that every test may use: databases that are real, a seeded source of chance."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.lock import locked
+from tests.support.pg_server import PgServer
+
+SEED = pytest.StashKey[int]()
+
+
+def find_chromium() -> str | None:
+    """The browser for tests of pages: $CROWDSAFE_CHROMIUM, or one on the PATH."""
+    names = (os.environ.get("CROWDSAFE_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if find_chromium() is None:
+        skip = pytest.mark.skip(reason="no Chromium found: apt install chromium")
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def pg_server(tmp_path_factory: pytest.TempPathFactory) -> PgServer:
+    """One PostgreSQL for the whole run, shared by the workers: never stop or restart this one."""
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if worker else folder
+    note = folder / "pg-base"
+    with locked(folder / "pg-lock"):
+        if note.exists():
+            return PgServer(Path(note.read_text()))
+        server = PgServer.create(watch_pid=os.getppid() if worker else os.getpid())
+        note.write_text(str(server.base))
+        return server
+
+
+@pytest.fixture(scope="session")
+def pg_server_url(pg_server: PgServer) -> str:
+    """Address of the shared server's `postgres` database: for CREATE DATABASE and the like."""
+    return pg_server.url("postgres")
+
+
+@pytest.fixture
+def pg_url(pg_server: PgServer) -> Iterator[str]:
+    """A fresh, empty PostgreSQL database of the test's own; dropped afterwards."""
+    name = f"t_{uuid.uuid4().hex[:16]}"
+    pg_server.execute(f"CREATE DATABASE {name}")
+    yield pg_server.url(name)
+    pg_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def own_pg_server() -> Iterator[PgServer]:
+    """A PostgreSQL server of the test's own, to stop, restart and kill."""
+    with PgServer.create() as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def db_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database, once on SQLite and once on PostgreSQL."""
+    fixture = "sqlite_url" if request.param == "sqlite" else "pg_url"
+    return str(request.getfixturevalue(fixture))
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Chance with a seed, which a failure prints and CROWDSAFE_TEST_SEED brings back."""
+    seed = int(os.environ.get("CROWDSAFE_TEST_SEED") or random.SystemRandom().randrange(2**32))
+    request.node.stash[SEED] = seed
+    return random.Random(seed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    seed = item.stash.get(SEED, None)
+    if seed is not None and report.failed:
+        report.sections.append(("seed", f"replay with CROWDSAFE_TEST_SEED={seed}"))
+    return report

@@ -1,0 +1,55 @@
+"""The fixtures themselves: the databases are real, apart from each other, and durable."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.support.pg_server import ROOT, PgServer
+
+
+@pytest.mark.postgres
+def test_postgres_is_real_durable_and_ours(pg_server: PgServer, pg_url: str) -> None:
+    with psycopg.connect(pg_url) as connection:
+        for name, value in {"fsync": "on", "synchronous_commit": "on"}.items():
+            assert connection.execute(f"SHOW {name}").fetchone() == (value,)
+    assert pg_server.url("postgres").startswith("postgresql://postgres@127.0.0.1:")
+
+
+@pytest.mark.postgres
+def test_own_server_survives_a_crash_with_its_rows(own_pg_server: PgServer) -> None:
+    own_pg_server.execute("CREATE TABLE kept (id int)")
+    own_pg_server.execute("INSERT INTO kept VALUES (7)")
+    own_pg_server.kill9()
+    own_pg_server.start()
+    assert own_pg_server.execute("SELECT id FROM kept") == [(7,)]
+
+
+@pytest.mark.postgres
+def test_server_goes_when_its_process_is_killed() -> None:
+    script = (
+        "from tests.support.pg_server import PgServer; import time;"
+        "s = PgServer.create(); print(s.base, s.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        base, pid = owner.stdout.readline().split()
+        owner.kill()
+    deadline = time.monotonic() + 15
+    while (Path(base).exists() or psutil.pid_exists(int(pid))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(base).exists()
+    assert not psutil.pid_exists(int(pid))
+
+
+def test_rng_is_replayable(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 <= rng.random() < 1
