@@ -44,9 +44,20 @@ class Server:
         self.process.wait(END_S_MAX)
 
     def terminate(self) -> int:
-        """Ask it to end as Ctrl-C does; its exit code. AssertionError when it takes too long."""
+        """SIGTERM to the first process, as a service manager does; the exit code.
+
+        AssertionError when it takes longer than END_S_MAX.
+        """
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
+        return self._ended()
+
+    def interrupt(self) -> int:
+        """SIGINT to the whole group, as Ctrl-C in a terminal does; the exit code, as above."""
+        self._signal_group(signal.SIGINT)
+        return self._ended()
+
+    def _ended(self) -> int:
         try:
             return self.process.wait(END_S_MAX)
         except subprocess.TimeoutExpired:
