@@ -18,7 +18,7 @@ PACKAGE = Path(crowdsafe.__file__).parent
 # From the ground up: a room imports only from rooms above it in this list.
 ROOMS = ("errors", "store", "writes", "feed", "identity", "web", "systems", "server", "cli")
 # What `import crowdsafe` may load from outside of the standard library.
-CORE_NEEDS = {"crowdsafe", "sqlalchemy", "greenlet", "typing_extensions"}
+CORE_NEEDS = {"crowdsafe", "sqlalchemy", "typing_extensions"}
 
 
 def test_all_is_the_public_surface() -> None:

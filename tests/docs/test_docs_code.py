@@ -1,7 +1,9 @@
 """The documentation's code runs, and its links lead somewhere.
 
 Every ```python block of README.md and docs/*.md is executed, top to bottom, one namespace a file,
-in an empty folder. A block below a line `<!-- not-run: reason -->` is only parsed.
+in an empty folder. A block below a line `<!-- not-run: reason -->` is only parsed. What a document
+claims about its code stands in a comment that readers do not see, `<!-- check:` ... `-->`, and runs
+with it.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(
-    r"^(?:<!-- not-run: (?P<reason>[^>]+?) -->\n+)?```python\n(?P<code>.*?)^```$",
+BLOCK = re.compile(
+    r"^<!-- check:\n(?P<check>.*?)^-->$"
+    r"|^(?:<!-- not-run: (?P<reason>[^>]+?) -->\n+)?```python\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
@@ -33,10 +36,12 @@ class Block:
 
 def blocks(path: Path) -> list[Block]:
     text = path.read_text()
-    return [
-        Block(text.count("\n", 0, match.start("code")), match["code"], match["reason"])
-        for match in FENCE.finditer(text)
-    ]
+    found = []
+    for match in BLOCK.finditer(text):
+        group = "check" if match["code"] is None else "code"
+        line = text.count("\n", 0, match.start(group))
+        found.append(Block(line, match[group], match["reason"]))
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

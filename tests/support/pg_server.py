@@ -138,7 +138,7 @@ class PgServer:
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement as the superuser, outside any transaction; rows, if it gives any."""
         with psycopg.connect(self.url(database), autocommit=True, connect_timeout=10) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def kill_connections(self, database: str) -> int:
