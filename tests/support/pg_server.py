@@ -151,7 +151,7 @@ class PgServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [_binaries() / program, *arguments],
+            [_binaries(self.base) / program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
             stderr=subprocess.STDOUT if program != "pg_ctl" else subprocess.DEVNULL,
@@ -181,35 +181,32 @@ def _own(path: Path) -> None:
 
 
 @functools.cache
-def _binaries() -> Path:
-    """The folder of PostgreSQL's programs, somewhere that the server's user may read."""
-    if os.geteuid() != 0:
-        return BUNDLED / "bin"
-    try:
-        subprocess.run([BUNDLED / "bin/postgres", "--version"], check=True, capture_output=True,
-                       cwd="/", **_as_owner())  # fmt: skip
-    except (subprocess.CalledProcessError, PermissionError):
-        return _readable_copy() / "bin"
-    return BUNDLED / "bin"
+def _binaries(base: Path) -> Path:
+    """The folder of PostgreSQL's programs, somewhere that the server's user may read.
 
-
-def _readable_copy() -> Path:
-    """Copy the programs to where `nobody` can read them (a checkout below /root, say)."""
-    target = Path(f"/tmp/crowdsafe-pgbin-{int(BUNDLED.stat().st_mtime)}-{BUNDLED.stat().st_ino}")
-    if not target.exists():
-        partial = Path(tempfile.mkdtemp(prefix="crowdsafe-pgbin-", dir="/tmp"))
-        shutil.copytree(BUNDLED, partial / "pg", symlinks=True)
-        for path in [partial, *partial.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-        for path in (partial / "pg/bin").iterdir():
-            path.chmod(0o755)
+    A checkout below /root, say, is closed to `nobody`: then the server gets a copy of its own.
+    """
+    copy = base / "programs"
+    if not copy.exists():
         try:
-            (partial / "pg").rename(target)
-        except OSError:  # another worker was first
-            shutil.rmtree(partial / "pg", ignore_errors=True)
-        partial.rmdir()
-    return target
+            subprocess.run([BUNDLED / "bin/postgres", "--version"], check=True,
+                           capture_output=True, cwd="/", **_as_owner())  # fmt: skip
+        except (subprocess.CalledProcessError, PermissionError):
+            _copy_programs(copy)
+        else:
+            return BUNDLED / "bin"
+    return copy / BUNDLED.parent.name / BUNDLED.name / "bin"
+
+
+def _copy_programs(target: Path) -> None:
+    package = BUNDLED.parent
+    for folder in (BUNDLED, package.with_name(f"{package.name}.libs")):
+        if folder.exists():
+            shutil.copytree(folder, target / folder.relative_to(package.parent), symlinks=True)
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if executable else 0o644)
 
 
 def _free_port() -> int:
