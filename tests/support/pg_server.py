@@ -120,7 +120,10 @@ class PgServer:
 
     def kill9(self) -> None:
         """kill -9 of the postmaster and all of its children, as when the machine loses power."""
-        postmaster = psutil.Process(self.pid)
+        try:
+            postmaster = psutil.Process(self.pid)
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return
         family = [postmaster, *postmaster.children(recursive=True)]
         for process in family:
             try:
@@ -131,8 +134,11 @@ class PgServer:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def destroy(self) -> None:
-        """Stop at once and remove everything."""
-        self.stop("immediate")
+        """Stop at once and remove everything, even where its programs have been removed already."""
+        try:
+            self.stop("immediate")
+        except (OSError, RuntimeError, subprocess.SubprocessError):
+            self.kill9()
         shutil.rmtree(self.base, ignore_errors=True)
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
