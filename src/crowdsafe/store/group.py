@@ -1,0 +1,239 @@
+"""One transaction for one write or for many: a savepoint each, one commit for all.
+
+Holds: each write of a group sees those before it and no half of any other; a write that fails is
+undone alone; no caller is answered before the commit. Does not hold: a database error that the
+write function catches and hides. The same synchronous code runs on SQLite's writer thread, in a
+caller's thread, and inside asyncio through SQLAlchemy's greenlet bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
+from itertools import groupby
+from types import CoroutineType
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from crowdsafe.errors import OutcomeUnknown, TransactionMisuse
+from crowdsafe.store.retry import Failure, classify
+from crowdsafe.store.session import StoreSession, new_session, take_hooks
+from crowdsafe.store.settings import Isolation
+from crowdsafe.store.work import Work
+
+__all__ = ["Control", "refuse_nesting", "run_group", "run_read"]
+
+_inside: ContextVar[bool] = ContextVar("crowdsafe_inside_store_function", default=False)
+
+
+class Control(Protocol):
+    """How a database's transactions are driven by hand on a driver's connection."""
+
+    def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None: ...
+    def begin_read(self, raw: Any) -> None: ...
+    def savepoint(self, raw: Any) -> None: ...
+    def release(self, raw: Any) -> None: ...
+    def rollback_to(self, raw: Any) -> None: ...
+    def commit(self, raw: Any) -> None: ...
+    def rollback(self, raw: Any) -> None: ...
+
+    def is_open(self, raw: Any) -> bool:
+        """Whether a transaction is open, failed or not."""
+
+    def can_commit(self, raw: Any) -> bool:
+        """Whether a transaction is open and has not failed."""
+
+
+def refuse_nesting() -> None:
+    """Raise TransactionMisuse when called from inside a function that a store is running."""
+    if _inside.get():
+        raise TransactionMisuse(
+            "store.write or store.read was called inside a store function; "
+            "call the function directly and pass it the session"
+        )
+
+
+def run_group(
+    connection: Connection,
+    works: Sequence[Work],
+    control: Control,
+    *,
+    isolation: Isolation,
+    escalated: bool = False,
+) -> list[Work]:
+    """Run claimed works in one transaction and commit it.
+
+    Afterwards each work has its value or its error, but for those returned: they lost a race of
+    their own and must run again. Raises when the whole transaction was lost; then no work has an
+    outcome and nothing is stored. OutcomeUnknown when the connection broke during the commit.
+    """
+    with _transaction(connection, control) as raw:
+        control.begin(raw, isolation, escalated)
+        restart = partial(_restart, raw, control, isolation, escalated)
+        return _Group(connection, raw, control, restart).run(works)
+
+
+def run_read(
+    connection: Connection, fn: Callable[..., Any], args: Any, kwargs: Any, control: Control
+) -> Any:
+    """Run ``fn`` on a read-only snapshot, which ends with it."""
+    with _transaction(connection, control) as raw:
+        control.begin_read(raw)
+        session = new_session(connection)
+        value = _call(fn, session, args, kwargs)
+        session.expunge_all()
+        return value
+
+
+class _transaction:
+    """Gives the driver's connection; on leaving, nothing is open on it any more."""
+
+    def __init__(self, connection: Connection, control: Control) -> None:
+        self._connection = connection
+        self._control = control
+
+    def __enter__(self) -> Any:
+        self._outer = self._connection.begin()
+        self._raw = self._connection.connection.dbapi_connection
+        self._token = _inside.set(True)
+        return self._raw
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        _inside.reset(self._token)
+        try:
+            if self._control.is_open(self._raw):
+                self._control.rollback(self._raw)
+            self._outer.close()
+        except Exception:
+            self._connection.invalidate()
+            if error is None:
+                raise
+
+
+def _restart(raw: Any, control: Control, isolation: Isolation, escalated: bool) -> None:
+    control.rollback(raw)
+    control.begin(raw, isolation, escalated)
+
+
+class _Group:
+    """The works of one transaction, run one after the other, or by their combiner."""
+
+    def __init__(
+        self, connection: Connection, raw: Any, control: Control, restart: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._raw = raw
+        self._control = control
+        self._restart = restart
+        self._savepoints = False
+        self._session = new_session(connection)
+
+    def run(self, works: Sequence[Work]) -> list[Work]:
+        for work in works:
+            work.value = work.error = None
+            work.hooks = []
+        again: list[Work] = []
+        parts = list(_parts(works))
+        self._savepoints = len(parts) > 1
+        for part in parts:
+            if len(part) == 1 or not self._combine(part):
+                again.extend(work for work in part if not self._run_one(work))
+        if any(work.error is None and work not in again for work in works):
+            self._commit()
+        return again
+
+    def _run_one(self, work: Work) -> bool:
+        """Run one work; false when it lost a race that leaves the others unharmed."""
+        self._start_part()
+        try:
+            work.value = _call(work.fn, self._session, work.call.args, work.call.kwargs)
+            self._end_part()
+        except BaseException as error:
+            lost = self._undo_part(error) is Failure.CONFLICT
+            if lost:
+                work.losses += 1
+            else:
+                work.error = error
+            return not lost
+        work.hooks = take_hooks(self._session)
+        return True
+
+    def _combine(self, works: list[Work]) -> bool:
+        """Run works by their combiner; false when one spoilt it for all and each must run alone."""
+        combiner = works[0].combiner
+        assert combiner is not None
+        self._start_part()
+        try:
+            results = combiner.run(self._session, [work.call for work in works])
+            self._end_part()
+        except BaseException as error:
+            self._undo_part(error)
+            if not self._savepoints:
+                self._restart()
+                self._savepoints = True
+            return False
+        for work, result in zip(works, results, strict=True):
+            if isinstance(result, BaseException):
+                work.error = result
+            else:
+                work.value = result
+        works[-1].hooks = take_hooks(self._session)
+        return True
+
+    def _start_part(self) -> None:
+        if self._savepoints:
+            self._control.savepoint(self._raw)
+
+    def _end_part(self) -> None:
+        self._session.flush()
+        if not self._control.can_commit(self._raw):
+            raise TransactionMisuse(
+                "the write caught a database error, or ended the transaction itself; let the "
+                "error out, or put the statement into `with session.begin_nested():`"
+            )
+        if self._savepoints:
+            self._control.release(self._raw)
+        self._session.expunge_all()
+
+    def _undo_part(self, error: BaseException) -> Failure:
+        """Undo the part that raised ``error``; raises it when the whole transaction is lost."""
+        failure = classify(error)
+        by_database = failure is not Failure.FINAL and hasattr(error, "orig")
+        alone = isinstance(error, Exception) and not by_database
+        if not alone or not self._control.is_open(self._raw):
+            raise error
+        if self._savepoints:
+            self._control.rollback_to(self._raw)
+        self._session = new_session(self._connection)
+        return failure
+
+    def _commit(self) -> None:
+        try:
+            self._control.commit(self._raw)
+        except Exception as error:
+            if classify(error) is Failure.DISCONNECT:
+                raise OutcomeUnknown from error
+            raise
+
+
+def _parts(works: Sequence[Work]) -> Iterator[list[Work]]:
+    """Neighbours that one combiner does together, and single works, in order."""
+
+    def part(work: Work) -> tuple[int, Hashable | None]:
+        return (id(work.combiner), work.lane) if work.combiner else (id(work), None)
+
+    for _, run in groupby(works, key=part):
+        yield list(run)
+
+
+def _call(fn: Callable[..., Any], session: StoreSession, args: Any, kwargs: Any) -> Any:
+    value = fn(session, *args, **kwargs)
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError(
+            f"{getattr(fn, '__qualname__', fn)!r} is an async function; a store function is a "
+            "plain one: write it with def, and do slow calls before or after the transaction"
+        )
+    return value

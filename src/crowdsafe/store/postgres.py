@@ -1,0 +1,326 @@
+"""PostgreSQL through psycopg 3: transactions by hand, a pool that heals, lanes by key.
+
+An escalated write takes the table ``crowdsafe_gate`` exclusively, every other write shares it, in
+the same round trip as its BEGIN. LOCK TABLE takes no snapshot, so a write that waited for the gate
+sees what was committed meanwhile and, being alone, cannot lose again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any
+
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, QueuePool, create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import greenlet_spawn
+
+from crowdsafe.errors import OutcomeUnknown, Overloaded
+from crowdsafe.store.group import run_group, run_read
+from crowdsafe.store.retry import Losses, LostRace
+from crowdsafe.store.settings import Isolation, Settings
+from crowdsafe.store.tables import GATE_TABLE
+from crowdsafe.store.work import AsyncWork, SyncWork, Work, deliver, fail, unexpired
+
+__all__ = ["AsyncPostgres", "Postgres"]
+
+
+class PostgresControl:
+    """Transactions on a psycopg connection in autocommit mode, through SQLAlchemy's cursor."""
+
+    def __init__(self) -> None:
+        self.has_gate = False
+
+    def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None:
+        mode = "EXCLUSIVE" if escalated else "ROW SHARE"
+        gate = f"; LOCK TABLE {GATE_TABLE} IN {mode} MODE" if self.has_gate else ""
+        _run(raw, f"BEGIN ISOLATION LEVEL {isolation.upper()}{gate}")
+
+    def begin_read(self, raw: Any) -> None:
+        _run(raw, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def savepoint(self, raw: Any) -> None:
+        _run(raw, "SAVEPOINT crowdsafe")
+
+    def release(self, raw: Any) -> None:
+        _run(raw, "RELEASE crowdsafe")
+
+    def rollback_to(self, raw: Any) -> None:
+        _run(raw, "ROLLBACK TO crowdsafe; RELEASE crowdsafe")
+
+    def commit(self, raw: Any) -> None:
+        _run(raw, "COMMIT")
+
+    def rollback(self, raw: Any) -> None:
+        _run(raw, "ROLLBACK")
+
+    def is_open(self, raw: Any) -> bool:
+        return _status(raw) != TransactionStatus.IDLE
+
+    def can_commit(self, raw: Any) -> bool:
+        return _status(raw) == TransactionStatus.INTRANS
+
+
+def _run(raw: Any, statements: str) -> None:
+    cursor = raw.cursor()
+    try:
+        cursor.execute(statements)
+    finally:
+        cursor.close()
+
+
+def _status(raw: Any) -> TransactionStatus:
+    connection = getattr(raw, "driver_connection", raw)
+    status: TransactionStatus = connection.info.transaction_status
+    return status
+
+
+class _Server:
+    """What the sync and the async side share: the engine, and one attempt on it."""
+
+    engine: Engine
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.control = PostgresControl()
+        self._waiting = 0
+
+    def look_for_gate(self) -> None:
+        """Learn whether ``create_all`` has made the gate; without it nothing escalates."""
+        with self.engine.connect() as connection:
+            found = connection.exec_driver_sql(f"SELECT to_regclass('{GATE_TABLE}')").scalar()
+        self.control.has_gate = found is not None
+
+    def attempt(self, works: Sequence[Work], losses: Losses) -> list[Work]:
+        """Run works in one transaction; those returned must run again."""
+        with self.engine.connect() as connection:
+            return run_group(
+                connection,
+                works,
+                self.control,
+                isolation=works[0].isolation,
+                escalated=losses.escalate,
+            )
+
+    def read(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run ``fn`` once on a read-only snapshot."""
+        with self.engine.connect() as connection:
+            return run_read(connection, fn, args, kwargs, self.control)
+
+    def enter(self) -> None:
+        """Count a write in. Raises Overloaded when ``queue_max`` writes wait already."""
+        if self._waiting >= self.settings.queue_max:
+            raise Overloaded(retry_after_s=1)
+        self._waiting += 1
+
+    def leave(self) -> None:
+        """Count a write out."""
+        self._waiting -= 1
+
+
+class Postgres(_Server):
+    """A PostgreSQL server for callers that are threads."""
+
+    def __init__(self, url: URL, settings: Settings) -> None:
+        super().__init__(settings)
+        self.engine = create_engine(url, poolclass=QueuePool, **_engine_options(settings))
+        self._lanes: dict[Hashable, _ThreadLane] = {}
+        self._lock = threading.Lock()
+
+    def write(self, work: SyncWork) -> Any:
+        """Run a work, alone or with those of its lane, and give back its value."""
+        with self._lock:
+            self.enter()
+        try:
+            if work.lane is None:
+                work.claim()
+                self._finish([work])
+                return work.result(0)
+            return self._write_in_lane(work, (work.lane, work.isolation))
+        finally:
+            with self._lock:
+                self.leave()
+
+    def _write_in_lane(self, work: SyncWork, key: Hashable) -> Any:
+        with self._lock:
+            lane = self._lanes.setdefault(key, _ThreadLane())
+            lane.waiting.append(work)
+            lane.callers += 1
+        try:
+            lane.lead_until_done(work, self._finish, self.settings)
+            return work.result(self.settings.grace_s)
+        finally:
+            with self._lock:
+                lane.callers -= 1
+                if not lane.callers and self._lanes.get(key) is lane:
+                    del self._lanes[key]
+
+    def _finish(self, works: list[Work]) -> None:
+        """Run claimed works until each has an outcome, then wake their callers."""
+        losses = Losses(self.settings, max(work.deadline for work in works))
+        left = works
+        try:
+            while left:
+                error: Exception = LostRace()
+                try:
+                    left = self.attempt(left, losses)
+                except Exception as caught:
+                    error = caught
+                if left:
+                    time.sleep(losses.after(error))
+                    left = unexpired(left)
+        except Exception as final:
+            fail(left, final)
+        finally:
+            deliver(works)
+
+    def close(self) -> None:
+        """Close the pool's connections."""
+        self.engine.dispose()
+
+
+class _ThreadLane:
+    """Flat combining: whichever waiting thread gets the lead runs the works of all."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Work] = deque()
+        self.callers = 0
+        self._lead = threading.Lock()
+
+    def lead_until_done(
+        self, own: SyncWork, finish: Callable[[list[Work]], None], settings: Settings
+    ) -> None:
+        """Wait until another thread has run ``own``, or take the lead and run it with others."""
+        while not own.is_done:
+            wait_s = own.deadline - time.monotonic()
+            if wait_s <= 0 or not self._lead.acquire(timeout=wait_s):
+                return
+            try:
+                while not own.is_done:
+                    group = _claimed(self.waiting, settings.batch_max)
+                    if not group:
+                        return
+                    finish(group)
+            finally:
+                self._lead.release()
+
+
+class AsyncPostgres(_Server):
+    """A PostgreSQL server for callers that are tasks of one event loop."""
+
+    def __init__(self, url: URL, settings: Settings) -> None:
+        super().__init__(settings)
+        self.async_engine = create_async_engine(
+            url, poolclass=AsyncAdaptedQueuePool, **_engine_options(settings)
+        )
+        self.engine = self.async_engine.sync_engine
+        self._lanes: dict[Hashable, deque[Work]] = {}
+        self._leaders: set[asyncio.Task[None]] = set()
+
+    async def write(self, work: AsyncWork) -> Any:
+        """Run a work, alone or with those of its lane, and give back its value."""
+        try:
+            self.enter()
+        except Overloaded:
+            work.abandon()
+            raise
+        try:
+            if work.lane is None:
+                self._spawn(self._run_alone(work))
+            else:
+                self._join((work.lane, work.isolation), work)
+            return await work.future
+        except BaseException:
+            work.abandon()
+            raise
+        finally:
+            self.leave()
+
+    def _join(self, key: Hashable, work: AsyncWork) -> None:
+        waiting = self._lanes.get(key)
+        if waiting is not None:
+            waiting.append(work)
+        else:
+            self._lanes[key] = deque([work])
+            self._spawn(self._run_lane(key))
+
+    def _spawn(self, leading: Coroutine[Any, Any, None]) -> None:
+        leader = asyncio.get_running_loop().create_task(leading)
+        self._leaders.add(leader)
+        leader.add_done_callback(self._leaders.discard)
+
+    async def _run_alone(self, work: Work) -> None:
+        if work.claim():
+            await self._finish([work])
+
+    async def _run_lane(self, key: Hashable) -> None:
+        waiting = self._lanes[key]
+        try:
+            while group := _claimed(waiting, self.settings.batch_max):
+                await self._finish(group)
+        finally:
+            del self._lanes[key]
+
+    async def _finish(self, works: list[Work]) -> None:
+        losses = Losses(self.settings, max(work.deadline for work in works))
+        left = works
+        try:
+            while left:
+                error: Exception = LostRace()
+                try:
+                    left = await greenlet_spawn(self.attempt, left, losses)
+                except Exception as caught:
+                    error = caught
+                if left:
+                    await asyncio.sleep(losses.after(error))
+                    left = unexpired(left)
+        except Exception as final:
+            fail(left, final)
+        except BaseException:
+            fail(left, OutcomeUnknown())
+            raise
+        finally:
+            for work in works:
+                work.run_hooks()
+                work.settle()
+
+    async def close(self) -> None:
+        """Let running writes end, within ``grace_s``, then close the pool's connections."""
+        if self._leaders:
+            await asyncio.wait(self._leaders, timeout=self.settings.grace_s)
+        for leader in self._leaders:
+            leader.cancel()
+        await self.async_engine.dispose()
+
+
+def _claimed(waiting: deque[Work], batch_max: int) -> list[Work]:
+    group: list[Work] = []
+    while waiting and len(group) < batch_max:
+        work = waiting.popleft()
+        if work.claim():
+            group.append(work)
+    return group
+
+
+def _engine_options(settings: Settings) -> dict[str, Any]:
+    timeouts = {
+        "lock_timeout": settings.lock_timeout_s,
+        "statement_timeout": settings.statement_timeout_s,
+        "idle_in_transaction_session_timeout": settings.deadline_s + settings.grace_s,
+    }
+    options = " ".join(f"-c {name}={int(value * 1000)}" for name, value in timeouts.items())
+    return {
+        "isolation_level": "AUTOCOMMIT",
+        "skip_autocommit_rollback": True,
+        "pool_size": settings.pool_size,
+        "max_overflow": 0,
+        "pool_timeout": settings.pool_timeout_s,
+        "connect_args": {
+            "connect_timeout": max(2, int(settings.connect_timeout_s)),
+            "options": options,
+        },
+    }

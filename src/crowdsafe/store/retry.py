@@ -1,0 +1,124 @@
+"""Which database errors mean "run it again", and how long to wait first."""
+
+from __future__ import annotations
+
+import enum
+import random
+import time
+
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.orm import exc as orm_exc
+
+from crowdsafe.errors import (
+    CrowdsafeError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    Overloaded,
+)
+from crowdsafe.store.settings import Settings
+
+__all__ = ["Failure", "Losses", "LostRace", "classify"]
+
+_CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
+_LOST_CONNECTION_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
+_SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+
+
+class LostRace(Exception):
+    """Raised inside a write to have it run again from the start: someone else came first."""
+
+
+class Failure(enum.Enum):
+    """What an error that came out of a write means for the write."""
+
+    CONFLICT = "ran into another writer: run again"
+    DISCONNECT = "the database went away before the commit: run again"
+    BUSY = "no connection was free in time"
+    FINAL = "the write's own failure"
+
+
+def classify(error: BaseException) -> Failure:
+    """Tell whether a write that failed with ``error`` may be run again."""
+    if isinstance(error, LostRace | orm_exc.StaleDataError):
+        return Failure.CONFLICT
+    if isinstance(error, sa_exc.TimeoutError):
+        return Failure.BUSY
+    driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
+    code = getattr(driver, "sqlite_errorcode", None)
+    if code is not None and (code & 0xFF) in (_SQLITE_BUSY, _SQLITE_LOCKED):
+        return Failure.CONFLICT
+    state = getattr(driver, "sqlstate", None)
+    if state in _CONFLICT_STATES:
+        return Failure.CONFLICT
+    if state in _LOST_CONNECTION_STATES or (state or "").startswith("08"):
+        return Failure.DISCONNECT
+    if isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated:
+        return Failure.DISCONNECT
+    if state is None and type(driver).__module__.startswith("psycopg"):
+        lost = type(driver).__name__ in ("OperationalError", "ConnectionTimeout")
+        return Failure.DISCONNECT if lost else Failure.FINAL
+    return Failure.FINAL
+
+
+class Losses:
+    """The attempts of one write: how many were lost, whether to go on, how long to wait.
+
+    Full jitter: each wait is uniform in 0..min(cap, base * 2**losses), the rule of Marc Brooker's
+    "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+
+    def __init__(self, settings: Settings, deadline: float) -> None:
+        self._settings = settings
+        self._deadline = deadline
+        self.count = 0
+
+    @property
+    def escalate(self) -> bool:
+        """Whether the next attempt should run alone behind a lock."""
+        return self.count >= self._settings.escalate_after
+
+    def after(self, error: BaseException) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises ``error`` itself when it is the write's own failure, Overloaded when no connection
+        was free, and DeadlineExceeded or DatabaseUnavailable when time or attempts ran out.
+        """
+        failure = classify(error)
+        if failure is Failure.FINAL:
+            raise _cancelled_by_timeout(error) or error
+        if failure is Failure.BUSY:
+            raise Overloaded(
+                "no database connection was free in time; nothing was done, try again shortly",
+                retry_after_s=1,
+            ) from error
+        self.count += 1
+        settings = self._settings
+        wait_s = random.uniform(
+            0, min(settings.backoff_cap_s, settings.backoff_base_s * 2.0**self.count)
+        )
+        over = time.monotonic() + wait_s >= self._deadline
+        if over or self.count >= settings.attempts_max:
+            raise self._given_up(failure) from error
+        return wait_s
+
+    def _given_up(self, failure: Failure) -> CrowdsafeError:
+        if failure is Failure.DISCONNECT:
+            return DatabaseUnavailable(retry_after_s=2)
+        return DeadlineExceeded(
+            f"the write ran into other writers {self.count} times before its deadline; "
+            "nothing was done, try again",
+            retry_after_s=1,
+            attempts=self.count,
+        )
+
+
+def _cancelled_by_timeout(error: BaseException) -> DeadlineExceeded | None:
+    driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
+    if getattr(driver, "sqlstate", None) != "57014":
+        return None
+    timed_out = DeadlineExceeded(
+        "a statement ran longer than statement_timeout_s and was cancelled; nothing was done",
+        retry_after_s=1,
+    )
+    timed_out.__cause__ = error
+    return timed_out
