@@ -70,11 +70,25 @@ class OrderClosed(CrowdsafeError):
     title = "The order is closed"
 
 
+class WrongClient(Refused):
+    """The order belongs to another client than this stock; allocate that client's stock."""
+
+    problem_type = "wrong-client"
+    title = "Another client's order"
+
+
 class EditConflict(Conflict):
     """Someone saved the same fields first; choose a value for each, then save again."""
 
     problem_type = "edit-conflict"
     title = "Edit conflict"
+
+
+class ItemInvoiced(Refused):
+    """This item is invoiced: it can grow, but not be removed, repriced or cut below that."""
+
+    problem_type = "item-invoiced"
+    title = "The item is invoiced"
 
 
 class DuplicateTimesheet(CrowdsafeError):

@@ -63,6 +63,14 @@ LEAVE_EDGES: dict[str, set[str]] = {
 }
 
 
+ALLOCATION_EDGES: dict[str, set[str]] = {
+    "active": {"released", "expired", "consumed"},
+    "released": set(),
+    "expired": set(),
+    "consumed": set(),
+}
+
+
 class FactoryBase(DeclarativeBase):
     """Base of the tables named ``factory_*``."""
 
@@ -155,7 +163,9 @@ class Allocation(FactoryBase):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     stock_id: Mapped[int] = mapped_column(ForeignKey("factory_stock.id"))
     quantity: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[str] = mapped_column(String(20), default="active")
+    state: Mapped[str] = mapped_column(
+        String(20), default="active", info={"crowdsafe.machine": StateMachine(ALLOCATION_EDGES)}
+    )
     order_id: Mapped[int | None] = mapped_column(
         ForeignKey("factory_orders.id", ondelete="SET NULL")
     )
