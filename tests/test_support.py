@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import subprocess
 import sys
 import time
@@ -51,5 +51,17 @@ def test_server_goes_when_its_process_is_killed() -> None:
     assert not psutil.pid_exists(int(pid))
 
 
-def test_rng_is_replayable(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 <= rng.random() < 1
+def test_a_failure_prints_the_seed_that_brings_it_back(tmp_path: Path) -> None:
+    test = tmp_path / "test_chance.py"
+    test.write_text("def test_chance(rng):\n    assert not rng.random(), 'is it so?'\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "/dev/null", str(test)],
+        cwd=ROOT,
+        env={**os.environ, "CROWDSAFE_TEST_SEED": "71", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "replay with CROWDSAFE_TEST_SEED=71" in done.stdout

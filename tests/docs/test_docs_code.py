@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,17 +48,15 @@ def blocks(path: Path) -> list[Block]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_python_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {"__name__": f"docs_{path.stem}"}
+    module = types.ModuleType(f"docs_{path.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # annotations are looked up there
     for block in blocks(path):
         # The blank lines in front make a traceback name the line of the document.
         source = "\n" * block.line + block.code
         if block.reason:
             ast.parse(source, str(path))
         else:
-            exec(compile(source, str(path), "exec"), namespace)
-    for thing in list(namespace.values()):
-        if type(thing).__name__ == "Store" and type(thing).__module__.startswith("crowdsafe"):
-            thing.close()
+            exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
