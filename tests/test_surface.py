@@ -16,7 +16,10 @@ import crowdsafe
 PACKAGE = Path(crowdsafe.__file__).parent
 
 # From the ground up: a room imports only from rooms above it in this list.
-ROOMS = ("errors", "store", "writes", "feed", "identity", "web", "systems", "server", "cli")
+ROOMS = (
+    *("errors", "store", "writes", "feed", "identity", "web", "systems", "server", "cli"),
+    "__main__",
+)
 # What `import crowdsafe` may load from outside of the standard library.
 CORE_NEEDS = {"crowdsafe", "sqlalchemy", "typing_extensions"}
 
@@ -48,7 +51,8 @@ import sys
 class Wall:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in {CORE_NEEDS!r} and top not in sys.stdlib_module_names:
+        known = top in {CORE_NEEDS!r} or top in sys.stdlib_module_names or top[0] == "_"
+        if not known:
             raise ImportError(f"{{name}} is not part of the core's dependencies")
 # The editable install's own finder stays: it finds crowdsafe.
 sys.meta_path.insert(0, Wall())
