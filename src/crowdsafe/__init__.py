@@ -1,5 +1,55 @@
-"""Makes a Python web backend safe for a crowd."""
+"""Makes a Python web backend safe for a crowd: nothing lost, nothing sold twice, nobody starved."""
 
+from crowdsafe.errors import (
+    AlreadyMoved,
+    Conflict,
+    CrowdsafeError,
+    ForbiddenTransition,
+    Insufficient,
+    KeyReused,
+    OverLimit,
+)
 from crowdsafe.store import AsyncStore, Settings, Store, after_commit, write
+from crowdsafe.writes import (
+    Ledger,
+    Log,
+    StateMachine,
+    edit,
+    get_or_create,
+    give,
+    merge,
+    mutate,
+    next_number,
+    number_block,
+    once,
+    take,
+    transition,
+)
 
-__all__ = ["AsyncStore", "Settings", "Store", "after_commit", "write"]
+__all__ = [
+    "AlreadyMoved",
+    "AsyncStore",
+    "Conflict",
+    "CrowdsafeError",
+    "ForbiddenTransition",
+    "Insufficient",
+    "KeyReused",
+    "Ledger",
+    "Log",
+    "OverLimit",
+    "Settings",
+    "StateMachine",
+    "Store",
+    "after_commit",
+    "edit",
+    "get_or_create",
+    "give",
+    "merge",
+    "mutate",
+    "next_number",
+    "number_block",
+    "once",
+    "take",
+    "transition",
+    "write",
+]

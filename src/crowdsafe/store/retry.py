@@ -14,6 +14,7 @@ from crowdsafe.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     Overloaded,
+    StaleVersion,
 )
 from crowdsafe.store.settings import Settings
 
@@ -24,7 +25,7 @@ _LOST_CONNECTION_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
 
 
-class LostRace(Exception):
+class LostRace(StaleVersion):
     """Raised inside a write to have it run again from the start: someone else came first."""
 
 

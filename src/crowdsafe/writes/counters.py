@@ -1,0 +1,140 @@
+"""What a guarded counter is made of: its column, its row's key, its ledger, its statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, bindparam, inspect, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter
+from sqlalchemy.sql.operators import eq
+
+from crowdsafe.errors import ConfigError, InvalidInput, NotFound
+from crowdsafe.store.types import utcnow
+from crowdsafe.writes.rows import key_column, resolve_table
+from crowdsafe.writes.tables import LedgerEntry
+
+__all__ = ["QUANTITY_MAX", "GuardedCounter", "Ledger", "counter_of", "key_in", "whole"]
+
+QUANTITY_MAX = 2**53 - 1
+"""Largest quantity and largest balance: what JavaScript and JSON readers count exactly."""
+
+LEDGER = "crowdsafe.ledger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The table that gets one row for each change of a counter, and which column holds what.
+
+    Declared in the counter column's ``info``: ``{"crowdsafe.ledger": Ledger(table=lambda:
+    StockMovement, row="stock_id", delta="quantity", balance="balance_after")}``. ``balance`` is
+    left out when None. A counter without one is kept in ``crowdsafe_ledger``.
+    """
+
+    table: Any | Callable[[], Any]
+    row: str
+    delta: str
+    balance: str | None = None
+
+
+class GuardedCounter:
+    """The cached statements for one counter column."""
+
+    def __init__(self, column: Any, model: type[Any] | None) -> None:
+        table: Table = column.table
+        self.column = column
+        self.model = model
+        self.key = key_column(table)
+        self.name = f"{table.fullname}.{column.name}"
+        ledger = column.info.get(LEDGER)
+        self.ledger: Ledger | None = ledger
+        self.ledger_table = resolve_table(ledger.table if ledger else LedgerEntry)
+        self.ledger_key = key_column(self.ledger_table)
+        at_key, by_amount = bindparam("row_key"), bindparam("amount")
+        moved = update(table).where(self.key == at_key).values({column: column + by_amount})
+        result = column + by_amount
+        self.move = moved.where(
+            result >= bindparam("lowest"), result <= bindparam("highest")
+        ).returning(column)
+        self.look = select(column).where(self.key == at_key)
+        self.look_and_lock = (
+            select(self.key, column)
+            .where(self.key.in_(bindparam("row_keys", expanding=True)))
+            .order_by(self.key)
+            .with_for_update()
+        )
+        self.set = update(table).where(self.key == at_key).values({column: bindparam("balance")})
+        self.write_entry = self.ledger_table.insert().returning(self.ledger_key)
+        self.write_entries = self.ledger_table.insert().returning(
+            self.ledger_key, sort_by_parameter_order=True
+        )
+
+    def entry(self, key: Any, delta: int, balance: int, more: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the ledger row for one change."""
+        if self.ledger is None:
+            return {
+                "counter": self.name,
+                "row_key": str(key),
+                "delta": delta,
+                "balance": balance,
+                "entry": dict(more),
+                "at": utcnow(),
+            }
+        values = {**more, self.ledger.row: key, self.ledger.delta: delta}
+        if self.ledger.balance is not None:
+            values[self.ledger.balance] = balance
+        return values
+
+    def find(self, session: Session, where: ColumnElement[bool]) -> Any:
+        """The key of the one row that ``where`` names. Raises NotFound, InvalidInput."""
+        keys = session.connection().execute(select(self.key).where(where).limit(2)).scalars().all()
+        if not keys:
+            raise NotFound(f"no row of {self.column.table.name} matches")
+        if len(keys) > 1:
+            raise InvalidInput(f"`where` names more than one row of {self.column.table.name}")
+        return keys[0]
+
+    def forget_loaded(self, session: Session, key: Any) -> None:
+        """Have a loaded object read its counter again."""
+        if self.model is None or not len(session.identity_map):
+            return
+        loaded = session.identity_map.get(session.identity_key(self.model, key))
+        if loaded is not None:
+            session.expire(loaded, [inspect(self.model).get_property_by_column(self.column).key])
+
+
+@lru_cache(maxsize=1024)
+def counter_of(attribute: Any) -> GuardedCounter:
+    """The guarded counter behind a mapped attribute or a column. Raises ConfigError."""
+    if isinstance(attribute, InstrumentedAttribute):
+        return GuardedCounter(attribute.property.columns[0], attribute.class_)
+    if getattr(attribute, "table", None) is None:
+        raise ConfigError(f"{attribute!r} is not a column of a table")
+    return GuardedCounter(attribute, None)
+
+
+def key_in(counter: GuardedCounter, where: Any) -> Any | None:
+    """The key's value when ``where`` is ``key == value`` or the value itself, else None."""
+    if isinstance(where, int | str):
+        return None if isinstance(where, bool) else where
+    if not isinstance(where, ColumnElement):
+        raise InvalidInput("`where` is a row's key or a condition such as Stock.id == 7")
+    if not isinstance(where, BinaryExpression) or where.operator is not eq:
+        return None
+    if not isinstance(where.right, BindParameter):
+        return None
+    named = getattr(where.left, "table", None), getattr(where.left, "key", None)
+    return where.right.value if named == (counter.key.table, counter.key.key) else None
+
+
+def whole(value: Any, name: str, lowest: int, highest: int = QUANTITY_MAX) -> int:
+    """``value`` when it is a whole number within the limits. Raises InvalidInput."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise InvalidInput(
+            f"{name} must be a whole number from {lowest} to {highest}, not {value!r}"[:200],
+            field=name,
+        )
+    return value
