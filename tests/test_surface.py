@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import types
@@ -127,3 +128,9 @@ def test_systems_do_not_import_each_other(path: Path) -> None:
 def test_files_stay_readable(path: Path) -> None:
     lines = path.read_text().count("\n")
     assert lines < 600, f"{path} has {lines} lines: split it by idea"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_proofs_that_docstrings_name_are_there(path: Path) -> None:
+    for proof in re.findall(r"\btests/[\w/]+(?:\.py)?", path.read_text()):
+        assert (PACKAGE.parents[1] / proof).exists(), f"{path} names {proof}, which is not there"
