@@ -1,0 +1,1 @@
+"""crowdsafe over HTTP: one module for each framework (``crowdsafe.web.fastapi``), and its parts."""

@@ -1,0 +1,62 @@
+"""What the request handlers of one application share; kept in ``app.state.crowdsafe``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crowdsafe.errors import ConfigError
+from crowdsafe.web.problem import NotReady
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import Response
+
+    from crowdsafe.feed import FeedHub
+    from crowdsafe.identity import Identity
+    from crowdsafe.store import AsyncStore
+
+__all__ = ["Render", "Services", "services_of"]
+
+Render = Callable[["Request", str, Mapping[str, Any], int], "Response"]
+"""Renders a page: request, template name, context, status."""
+
+
+@dataclass(slots=True)
+class Services:
+    """The store of an application, and the parts that it was given besides."""
+
+    store: AsyncStore
+    _identity: Identity | None = None
+    _feed: FeedHub | None = None
+    _render: Render | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Logins. Raises ConfigError for an application without them."""
+        if self._identity is None:
+            raise ConfigError("this application has no logins: give Services an identity")
+        return self._identity
+
+    @property
+    def feed(self) -> FeedHub:
+        """The hub that live streams read. Raises ConfigError for an application without one."""
+        if self._feed is None:
+            raise ConfigError("this application has no feed: give Services a feed hub")
+        return self._feed
+
+    @property
+    def render(self) -> Render:
+        """Renders pages. Raises ConfigError for an application without pages."""
+        if self._render is None:
+            raise ConfigError("this application has no pages: give Services a renderer")
+        return self._render
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """The services of the application that serves this request. Raises NotReady before startup."""
+    services = getattr(connection.app.state, "crowdsafe", None)
+    if not isinstance(services, Services):
+        raise NotReady("The service is starting; try again shortly.", retry_after_s=1)
+    return services
