@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from itertools import groupby
-from types import CoroutineType
+from types import CoroutineType, TracebackType
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -69,7 +69,7 @@ def run_group(
     their own and must run again. Raises when the whole transaction was lost; then no work has an
     outcome and nothing is stored. OutcomeUnknown when the connection broke during the commit.
     """
-    with _transaction(connection, control) as raw:
+    with _Transaction(connection, control) as raw:
         control.begin(raw, isolation, escalated)
         restart = partial(_restart, raw, control, isolation, escalated)
         return _Group(connection, raw, control, restart).run(works)
@@ -79,7 +79,7 @@ def run_read(
     connection: Connection, fn: Callable[..., Any], args: Any, kwargs: Any, control: Control
 ) -> Any:
     """Run ``fn`` on a read-only snapshot, which ends with it."""
-    with _transaction(connection, control) as raw:
+    with _Transaction(connection, control) as raw:
         control.begin_read(raw)
         session = new_session(connection)
         value = _call(fn, session, args, kwargs)
@@ -87,7 +87,7 @@ def run_read(
         return value
 
 
-class _transaction:
+class _Transaction:
     """Gives the driver's connection; on leaving, nothing is open on it any more."""
 
     def __init__(self, connection: Connection, control: Control) -> None:
@@ -100,7 +100,12 @@ class _transaction:
         self._token = _inside.set(True)
         return self._raw
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         _inside.reset(self._token)
         try:
             if self._control.is_open(self._raw):

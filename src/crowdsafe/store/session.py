@@ -25,7 +25,7 @@ class StoreSession(Session):
     def begin(self, nested: bool = False) -> Any:
         if nested:
             return super().begin(nested=True)
-        _refuse("begin")
+        return _refuse("begin")
 
     def commit(self) -> NoReturn:
         _refuse("commit")

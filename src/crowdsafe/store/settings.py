@@ -48,7 +48,7 @@ class Settings:
     readers: int = 4
     """Threads that read SQLite beside its writer."""
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    """SQLite's ``synchronous``. FULL survives a power cut; NORMAL may then lose the last commits."""
+    """SQLite's ``synchronous``. FULL survives a power cut; NORMAL may lose commits then."""
 
     def __post_init__(self) -> None:
         for item in fields(self):

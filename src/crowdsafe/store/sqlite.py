@@ -122,7 +122,9 @@ class SqliteFile:
                 return
             except Exception as error:
                 if time.monotonic() > deadline or "locked" not in str(error):
-                    raise ConfigError(f"{self.path} is not usable as a SQLite file: {error}")
+                    raise ConfigError(
+                        f"{self.path} is not usable as a SQLite file: {error}"
+                    ) from error
                 time.sleep(0.05)
 
     def _run(self) -> None:
@@ -168,7 +170,8 @@ class SqliteFile:
             try:
                 wait_s = losses.after(error)
             except Exception as final:
-                return fail(left, final)
+                fail(left, final)
+                return
             time.sleep(wait_s)
             left = unexpired(left)
 

@@ -6,10 +6,9 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from sqlalchemy import URL, MetaData
-from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from crowdsafe.errors import ConfigError, CrowdsafeError, DeadlineExceeded, Overloaded
@@ -23,9 +22,7 @@ from crowdsafe.store.work import AsyncWork, SyncWork
 
 __all__ = ["AsyncStore", "Store"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
-Fn = Callable[Concatenate[Session, P], T]
 
 _PING_DEADLINE_S = 2.0
 _inherited: list[object] = []
@@ -114,7 +111,7 @@ class Store:
         """Finish the writes that wait, within ``grace_s``, and close every connection."""
         self._backend().close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -245,7 +242,7 @@ class AsyncStore:
         else:
             await asyncio.to_thread(self._backend.close)
 
-    async def __aenter__(self) -> AsyncStore:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

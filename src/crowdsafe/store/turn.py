@@ -16,11 +16,14 @@ import logging
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 try:
-    import fcntl
+    import fcntl as _fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl: Any = None
+else:
+    fcntl = _fcntl
 
 __all__ = ["Turn"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, bindparam, inspect, select, update
+from sqlalchemy import BigInteger, ColumnElement, Table, bindparam, inspect, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter
 from sqlalchemy.sql.operators import eq
@@ -53,20 +53,30 @@ class GuardedCounter:
         self.ledger: Ledger | None = ledger
         self.ledger_table = resolve_table(ledger.table if ledger else LedgerEntry)
         self.ledger_key = key_column(self.ledger_table)
-        at_key, by_amount = bindparam("row_key"), bindparam("amount")
-        moved = update(table).where(self.key == at_key).values({column: column + by_amount})
-        result = column + by_amount
-        self.move = moved.where(
-            result >= bindparam("lowest"), result <= bindparam("highest")
-        ).returning(column)
+        at_key: BindParameter[Any] = bindparam("row_key", type_=self.key.type)
+        result = column + bindparam("amount", type_=BigInteger)
+        self.move = (
+            update(table)
+            .where(
+                self.key == at_key,
+                result >= bindparam("lowest", type_=BigInteger),
+                result <= bindparam("highest", type_=BigInteger),
+            )
+            .values({column: result})
+            .returning(column)
+        )
         self.look = select(column).where(self.key == at_key)
         self.look_and_lock = (
             select(self.key, column)
-            .where(self.key.in_(bindparam("row_keys", expanding=True)))
+            .where(self.key.in_(bindparam("row_keys", type_=self.key.type, expanding=True)))
             .order_by(self.key)
             .with_for_update()
         )
-        self.set = update(table).where(self.key == at_key).values({column: bindparam("balance")})
+        self.set = (
+            update(table)
+            .where(self.key == at_key)
+            .values({column: bindparam("balance", type_=BigInteger)})
+        )
         self.write_entry = self.ledger_table.insert().returning(self.ledger_key)
         self.write_entries = self.ledger_table.insert().returning(
             self.ledger_key, sort_by_parameter_order=True
@@ -110,7 +120,8 @@ class GuardedCounter:
 def counter_of(attribute: Any) -> GuardedCounter:
     """The guarded counter behind a mapped attribute or a column. Raises ConfigError."""
     if isinstance(attribute, InstrumentedAttribute):
-        return GuardedCounter(attribute.property.columns[0], attribute.class_)
+        model: Any = attribute.class_
+        return GuardedCounter(attribute.property.columns[0], model)
     if getattr(attribute, "table", None) is None:
         raise ConfigError(f"{attribute!r} is not a column of a table")
     return GuardedCounter(attribute, None)

@@ -54,13 +54,10 @@ def get_or_create(
 def _check_unique(table: Table, names: set[str]) -> None:
     if not names:
         raise InvalidInput("get_or_create needs the fields that name the row")
-    constraints = [
-        {column.name for column in constraint.columns}
-        for constraint in (*table.constraints, *table.indexes)
-        if isinstance(constraint, UniqueConstraint)
-        or constraint is table.primary_key
-        or getattr(constraint, "unique", False)
-    ]
+    declared: list[Any] = [table.primary_key]
+    declared += [item for item in table.constraints if isinstance(item, UniqueConstraint)]
+    declared += [item for item in table.indexes if item.unique]
+    constraints = [{column.name for column in item.columns} for item in declared]
     if names not in constraints:
         raise ConfigError(
             f"{table.name} has no unique constraint over exactly {sorted(names)}; declare one, "

@@ -84,7 +84,7 @@ def number_block(session: Session, name: str, size: int, *, scope: str = "") -> 
     return range(last - size + 1, last + 1)
 
 
-def _name_and_scope(name: str, *, scope: str = "") -> tuple[str, str]:
+def _name_and_scope(name: Any, *, scope: Any = "") -> tuple[str, str]:
     if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH_MAX:
         raise InvalidInput(f"a name has 1 to {_NAME_LENGTH_MAX} characters", field="name")
     if not isinstance(scope, str) or len(scope) > _NAME_LENGTH_MAX:

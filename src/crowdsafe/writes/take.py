@@ -98,10 +98,11 @@ class _ChangesTogether:
         counter: GuardedCounter = changes[0].counter
         connection = session.connection()
         keys = sorted({change.key for change in changes})
-        rows = connection.execute(counter.look_and_lock, {"row_keys": keys})
-        before = {key: balance for key, balance in rows}
+        before: dict[Any, int] = dict(
+            connection.execute(counter.look_and_lock, {"row_keys": keys}).tuples()
+        )
         balances = dict(before)
-        results = [_decide(change, balances) for change in changes]
+        decided = [_decide(change, balances) for change in changes]
         moved = [
             {"row_key": key, "balance": balance}
             for key, balance in balances.items()
@@ -109,18 +110,18 @@ class _ChangesTogether:
         ]
         if moved:
             connection.execute(counter.set, moved[0] if len(moved) == 1 else moved)
-        made = [index for index, result in enumerate(results) if isinstance(result, int)]
         entries = [
-            counter.entry(
-                changes[index].key, changes[index].amount, results[index], changes[index].entry
-            )
-            for index in made
+            counter.entry(change.key, change.amount, balance, change.entry)
+            for change, balance in zip(changes, decided, strict=True)
+            if isinstance(balance, int)
         ]
-        ids = _write_entries(connection, counter, entries)
-        for index, entry_id in zip(made, ids, strict=True):
-            change = changes[index]
-            results[index] = Taken(change.quantity, results[index], entry_id, change.key)
-        return results
+        ids = iter(_write_entries(connection, counter, entries))
+        return [
+            Taken(change.quantity, balance, next(ids), change.key)
+            if isinstance(balance, int)
+            else balance
+            for change, balance in zip(changes, decided, strict=True)
+        ]
 
 
 def _decide(change: _Change, balances: dict[Any, int]) -> int | CrowdsafeError:

@@ -100,20 +100,26 @@ def transition(
     session.flush()
     at = utcnow()
     version = _move(session, table, id, column, from_, to, by, at)
-    if version is _LOST:
+    if version is None:
         raise _why_lost(session, table, id, column, machine.log)
     _expire_loaded(session, model, id)
     return Moved(
-        from_, to, version, _log(session, machine.log, id, from_, to, by, note, at, entry), at
+        from_,
+        to,
+        version.number,
+        _log(session, machine.log, id, from_, to, by, note, at, entry),
+        at,
     )
 
 
-_LOST: Any = object()
+@dataclass(frozen=True, slots=True)
+class _Version:
+    number: int | None
 
 
 def _move(
     session: Session, table: Table, id: Any, column: Any, from_: str, to: str, by: Any, at: datetime
-) -> int | None:
+) -> _Version | None:
     values: dict[Any, Any] = {column: to}
     version = table.c.get("version")
     if version is not None:
@@ -130,18 +136,23 @@ def _move(
     )
     found = session.connection().execute(statement).one_or_none()
     if found is None:
-        return _LOST
-    return None if version is None else int(found[0])
+        return None
+    return _Version(None if version is None else int(found[0]))
 
 
 def _why_lost(
     session: Session, table: Table, id: Any, column: Any, log: Log | None
 ) -> AlreadyMoved | NotFound:
-    row = session.connection().execute(table.select().where(key_column(table) == id)).one_or_none()
+    row = (
+        session.connection()
+        .execute(table.select().where(key_column(table) == id))
+        .mappings()
+        .one_or_none()
+    )
     if row is None:
         return NotFound(f"there is no {table.name} {id!r}", id=id)
-    current = row._mapping[column]
-    by, at = row._mapping.get("updated_by"), row._mapping.get("updated_at")
+    current = row[column]
+    by, at = row.get("updated_by"), row.get("updated_at")
     if log is not None:
         entries = resolve_table(log.table)
         last = (
