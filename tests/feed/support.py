@@ -92,7 +92,7 @@ class Reader:
         return True
 
     async def close(self) -> None:
-        await self._stream.aclose()  # type: ignore[attr-defined]
+        await self._stream.aclose()
         self.subscription.close()
 
 
@@ -136,7 +136,7 @@ async def numbered(store: AsyncStore) -> None:
 
 async def eventually(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S_MAX):
-        while not done():
+        while not done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import BigInteger, MetaData, create_engine, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from tests.feed.support import say, say_many
 
 from crowdsafe.feed import head, number_events, publish, read_events
 from crowdsafe.feed.tables import FeedEvent
 from crowdsafe.store import Store
-from tests.feed.support import say
 
 
 class Base(DeclarativeBase):
@@ -178,44 +180,28 @@ def test_many_sequencers_and_many_writers_leave_no_gap_and_no_double(pg_url: str
     writers, each = 4, 60
     with Store(pg_url) as store:
         store.create_all()
+        ours = OurReader()
         done = threading.Event()
-        failures: list[BaseException] = []
-
-        def guarded(work: object) -> threading.Thread:
-            def body() -> None:
-                try:
-                    work()  # type: ignore[operator]
-                except BaseException as error:  # noqa: BLE001
-                    failures.append(error)
-
-            return threading.Thread(target=body)
 
         def write_some(writer: int) -> None:
             for n in range(each):
                 store.write(say, writer * 1000 + n, key=str(writer))
 
+        def until_done(work: Callable[[], object]) -> None:
+            while not done.is_set():
+                work()
+
         def number() -> None:
-            while not done.is_set():
-                store.write(number_events, 7)
+            store.write(number_events, 7)
 
-        ours = OurReader()
-
-        def read() -> None:
-            while not done.is_set():
-                before = ours.cursor
-                store.read(ours.read)
-                assert ours.cursor >= before
-
-        workers = [guarded(lambda w=w: write_some(w)) for w in range(writers)]
-        others = [guarded(number), guarded(number), guarded(read)]
-        for thread in (*workers, *others):
-            thread.start()
-        for thread in workers:
-            thread.join()
-        done.set()
-        for thread in others:
-            thread.join()
-        assert not failures
+        with ThreadPoolExecutor() as pool:
+            others = [pool.submit(until_done, number) for _ in range(2)]
+            others.append(pool.submit(until_done, lambda: store.read(ours.read)))
+            for writing in [pool.submit(write_some, writer) for writer in range(writers)]:
+                writing.result()
+            done.set()
+            for other in others:
+                other.result()
         while store.write(number_events):
             pass
         store.read(ours.read)
@@ -232,7 +218,7 @@ def test_many_sequencers_and_many_writers_leave_no_gap_and_no_double(pg_url: str
 def test_the_head_survives_pruning(db_url: str) -> None:
     with Store(db_url) as store:
         store.create_all()
-        store.write(lambda session: [say(session, n) for n in range(5)] and None)
+        store.write(say_many, range(5))
         store.write(number_events)
         store.write(lambda session: session.query(FeedEvent).delete() and None)
         assert store.read(head) == 5

@@ -9,11 +9,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
-
-from crowdsafe.errors import DatabaseUnavailable, InvalidInput, Overloaded
-from crowdsafe.feed import head, prune_events, publish, read_events
-from crowdsafe.feed.tables import FeedEvent
-from crowdsafe.store import utcnow
 from tests.feed.support import (
     Reader,
     astore_at,
@@ -24,6 +19,11 @@ from tests.feed.support import (
     say,
     say_many,
 )
+
+from crowdsafe.errors import DatabaseUnavailable, InvalidInput, Overloaded
+from crowdsafe.feed import head, prune_events, publish, read_events
+from crowdsafe.feed.tables import FeedEvent
+from crowdsafe.store import utcnow
 
 
 def numbers(reader: Reader) -> list[int]:

@@ -168,7 +168,7 @@ def test_one_stream_too_many_is_a_503_problem(sqlite_url: str) -> None:
 
 def test_a_client_that_does_not_read_is_dropped_and_the_others_are_served(server: Server) -> None:
     with closing(socket.create_connection(("127.0.0.1", server.port))) as stuck:
-        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         stuck.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_until(lambda: server.stats()["subscribers"] == 1)
         with stream(server) as (_, lines):
