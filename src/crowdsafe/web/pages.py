@@ -8,7 +8,6 @@ Pages escape everything, run only scripts of this origin and load nothing from e
 from __future__ import annotations
 
 import hashlib
-import logging
 import mimetypes
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,16 +29,14 @@ from jinja2 import (
 )
 
 from crowdsafe.errors import CrowdsafeError, NotAuthenticated
+from crowdsafe.web.problem import problem_of
 
 __all__ = [
     "CONTENT_SECURITY_POLICY",
     "NavItem",
     "Pages",
     "Section",
-    "local_path",
 ]
-
-log = logging.getLogger(__name__)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -47,7 +44,7 @@ CONTENT_SECURITY_POLICY = (
 )
 STATIC_FILE_BYTES_MAX = 1_000_000
 _HERE = Path(__file__).parent
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -95,19 +92,19 @@ class Pages:
         self,
         request: Request,
         template: str,
-        *,
+        context: Mapping[str, Any],
         status: int = 200,
-        user: Any = None,
-        section: str | None = None,
-        **context: Any,
     ) -> HTMLResponse:
-        """A page. `user` is the identity's User or None; `section` names whose page it is."""
-        text = self._environment.get_template(template).render(
-            user=user,
-            section=self.sections.get(section or ""),
-            path=request.url.path,
-            **context,
-        )
+        """A page.
+
+        The frame uses of `context`: ``user`` (the identity's User, or None), ``section`` (the
+        name of whose page it is), ``events`` and ``last_event_id`` (the stream to follow, and
+        what the page already shows).
+        """
+        values = {"user": None, "events": "", "last_event_id": "", **context}
+        values["section"] = self.sections.get(values.get("section", ""))
+        values["path"] = request.url.path
+        text = self._environment.get_template(template).render(values)
         return HTMLResponse(
             text,
             status_code=status,
@@ -119,13 +116,10 @@ class Pages:
             },
         )
 
-    def error(
-        self, request: Request, status: int, title: str, detail: str, *, user: Any = None
-    ) -> HTMLResponse:
+    def error(self, request: Request, error: CrowdsafeError) -> HTMLResponse:
         """The error page: what went wrong and what to do next; never a stack trace."""
-        return self.render(
-            request, "error.html", status=status, title=title, detail=detail, user=user
-        )
+        context = {"title": error.title, "detail": error.message}
+        return self.render(request, "error.html", context, error.status)
 
     def router(self) -> APIRouter:
         """A router for page handlers: errors become pages, a missing login a redirect."""
@@ -161,33 +155,16 @@ class Pages:
         return router
 
 
-def local_path(address: str | None, *, fallback: str = "/") -> str:
-    """`address` when it is a path on this server, else `fallback`: no open redirects.
-
-    >>> local_path("/factory/orders?stage=winding")
-    '/factory/orders?stage=winding'
-    >>> local_path("//evil.example"), local_path("https://evil.example"), local_path(None)
-    ('/', '/', '/')
-    """
-    if not address or len(address) > 2000 or not address.startswith("/"):
-        return fallback
-    if address[1:2] in ("/", "\\") or any(ord(c) < 33 or c == "\\" for c in address):
-        return fallback
-    return address
-
-
 def _as_page(pages: Pages, handler: _Handler) -> _Handler:
     async def handle(request: Request) -> Response:
         try:
             return await handler(request)
         except NotAuthenticated:
             here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            return RedirectResponse(f"/login?next={quote(here, safe='')}", status_code=303)
+            return RedirectResponse(f"/login?to={quote(here, safe='')}", status_code=303)
         except CrowdsafeError as error:
-            response = pages.error(request, error.status, error.title, str(error))
-            retry_after_s = error.data.get("retry_after_s")
-            if retry_after_s is not None:
-                response.headers["Retry-After"] = str(max(1, round(float(retry_after_s))))
+            response = pages.error(request, error)
+            response.headers.update(problem_of(error).headers)
             return response
 
     return handle
@@ -212,6 +189,7 @@ def _environment(sections: Sequence[Section]) -> Environment:
         when=_when,
         label=_label,
         signed=_signed,
+        dollars=_dollars,
     )
     environment.globals["blank"] = _Blank()
     return environment
@@ -268,6 +246,10 @@ def _money(cents: int | str) -> str:
     if isinstance(cents, str):
         return ""
     return f"{'−' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02}"
+
+
+def _dollars(cents: int | str) -> str:
+    return "" if isinstance(cents, str) else f"{cents // 100}.{cents % 100:02}"
 
 
 def _hours(minutes: int | str) -> str:

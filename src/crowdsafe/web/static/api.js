@@ -99,7 +99,7 @@ export async function get(path) {
 
 function toLogin() {
   const here = location.pathname + location.search;
-  if (location.pathname !== "/login") location.assign(`/login?next=${encodeURIComponent(here)}`);
+  if (location.pathname !== "/login") location.assign(`/login?to=${encodeURIComponent(here)}`);
 }
 
 /**
