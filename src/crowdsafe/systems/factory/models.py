@@ -219,6 +219,7 @@ class Order(FactoryBase):
                     to="to_stage",
                     by="by",
                     at="at",
+                    note="note",
                 ),
             )
         },

@@ -291,6 +291,11 @@ class Reservation(BaseModel):
     at: str
 
 
+class ReservationPage(BaseModel):
+    items: list[Reservation]
+    next_cursor: int | None
+
+
 class Item(BaseModel):
     id: int
     product_id: int
@@ -385,6 +390,11 @@ class Cancelled(BaseModel):
     number: str
     version: int
     released_quantity: int
+
+
+class Deleted(BaseModel):
+    order_id: int
+    number: str
 
 
 class InvoiceLine(BaseModel):

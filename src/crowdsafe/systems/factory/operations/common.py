@@ -16,6 +16,11 @@ from crowdsafe.store.types import utcnow
 from crowdsafe.systems.factory.models import Order
 
 TOPIC = "factory"
+"""Orders, stock and invoices: whoever is logged in may follow."""
+
+STAFF_TOPIC = "factory-staff"
+"""Everybody's timesheets and leave: for those who may see them all."""
+
 GST_PERCENT = 10
 
 
@@ -92,6 +97,18 @@ def tell(session: Session, kind: str, data: dict[str, Any], actor: Actor) -> Non
     """Publish an event of the factory in this transaction; `by` is the display name."""
     news = {**data, "by": actor.name, "username": actor.username}
     publish(session, TOPIC, kind, news, key=data["id"])
+
+
+def employee_topic(employee_id: int) -> str:
+    """One employee's own timesheets and leave."""
+    return f"factory-employee-{employee_id}"
+
+
+def tell_staff(session: Session, kind: str, data: dict[str, Any], actor: Actor) -> None:
+    """Publish news about `data["employee_id"]` to that person and to who may see all staff."""
+    news = {**data, "by": actor.name, "username": actor.username}
+    for topic in (STAFF_TOPIC, employee_topic(data["employee_id"])):
+        publish(session, topic, kind, news, key=data["id"])
 
 
 def tell_order(session: Session, order: Order, action: str, actor: Actor, **more: Any) -> None:

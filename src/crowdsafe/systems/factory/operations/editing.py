@@ -124,7 +124,7 @@ def _checked_value(key: str, value: Any) -> Any:
     found = _ITEM.fullmatch(key)
     if found and found[2] is None:
         if value is not None:
-            raise InvalidInput(f"{key}: null removes the item; to change it, name a field.", field=key)
+            raise InvalidInput(f"{key}: null removes the item; else name a field.", field=key)
         return None
     if found and found[2] in _ITEM_FIELDS:
         return _valid(key, _ITEM_FIELDS[found[2]], value)
@@ -212,9 +212,7 @@ def _apply(
     session.flush()
 
 
-def _apply_to_item(
-    session: Session, items: dict[int, OrderItem], key: str, value: Any
-) -> None:
+def _apply_to_item(session: Session, items: dict[int, OrderItem], key: str, value: Any) -> None:
     found = _ITEM.fullmatch(key)
     item = items.get(int(found[1])) if found else None
     if item is None or found is None:

@@ -11,7 +11,7 @@ from crowdsafe import write
 from crowdsafe.errors import AlreadyMoved, Insufficient, InvalidInput, NotFound
 from crowdsafe.systems.factory.errors import InsufficientLeave, LeaveMoved
 from crowdsafe.systems.factory.models import ANNUAL_FLOOR_MINUTES, Employee, LeaveRequest
-from crowdsafe.systems.factory.operations.common import Actor, name_of, tell
+from crowdsafe.systems.factory.operations.common import Actor, name_of, tell_staff
 from crowdsafe.systems.factory.operations.people import own_employee
 from crowdsafe.systems.factory.operations.queries import leave_view
 from crowdsafe.writes import give, take, transition
@@ -156,9 +156,7 @@ def _lock(session: Session, leave_id: int) -> LeaveRequest:
 
 def _move(session: Session, leave: LeaveRequest, from_: str, to: str, actor: Actor) -> None:
     try:
-        transition(
-            session, LeaveRequest, leave.id, "status", from_=from_, to=to, by=actor.username
-        )
+        transition(session, LeaveRequest, leave.id, "status", from_=from_, to=to, by=actor.username)
     except AlreadyMoved as moved:
         raise _moved(session, leave) from moved
     session.refresh(leave)
@@ -179,5 +177,5 @@ def _told(session: Session, leave: LeaveRequest, action: str, actor: Actor) -> d
     view = leave_view(session, leave)
     keys = ("id", "employee_id", "employee", "kind", "minutes", "status", "version")
     data = {key: view[key] for key in (*keys, "balance_minutes")}
-    tell(session, "leave.changed", data | {"action": action}, actor)
+    tell_staff(session, "leave.changed", data | {"action": action}, actor)
     return view

@@ -30,7 +30,6 @@ from crowdsafe.systems.factory.operations.common import (
     name_of,
     tell,
     tell_order,
-    touch,
 )
 from crowdsafe.systems.factory.operations.queries import order_view
 from crowdsafe.systems.factory.operations.stock import consume_all, give_back_all
@@ -195,9 +194,7 @@ def delete_order(
     refuse_invoiced(session, order)
     give_back_all(session, order, actor)
     number = order.number
-    session.execute(
-        update(Allocation).where(Allocation.order_id == order_id).values(order_id=None)
-    )
+    session.execute(update(Allocation).where(Allocation.order_id == order_id).values(order_id=None))
     session.execute(delete(StageLog).where(StageLog.order_id == order_id))
     session.execute(delete(OrderItem).where(OrderItem.order_id == order_id))
     session.delete(order)

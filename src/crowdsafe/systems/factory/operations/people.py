@@ -9,9 +9,7 @@ from crowdsafe.systems.factory.models import Employee
 from crowdsafe.systems.factory.operations.common import Actor
 
 
-def own_employee(
-    session: Session, employee_id: int, actor: Actor, *, for_anyone: bool
-) -> Employee:
+def own_employee(session: Session, employee_id: int, actor: Actor, *, for_anyone: bool) -> Employee:
     """The employee, if the actor is that person or may act for anyone.
 
     Raises NotFound, Forbidden.

@@ -251,10 +251,15 @@ def list_timesheets(
     return _page(_timesheets(session, rows), limit)
 
 
-def get_timesheet(session: Session, timesheet_id: int) -> dict[str, Any]:
-    """One timesheet with its pay calculations. Raises NotFound."""
+def get_timesheet(
+    session: Session, timesheet_id: int, *, username: str | None = None
+) -> dict[str, Any]:
+    """One timesheet with its pay calculations; with `username`, only if it is that person's.
+
+    Raises NotFound.
+    """
     sheet = session.get(Timesheet, timesheet_id)
-    if sheet is None:
+    if sheet is None or not _belongs_to(session, sheet.employee_id, username):
         raise NotFound(f"There is no timesheet {timesheet_id}.")
     return timesheet_view(session, sheet)
 
@@ -280,12 +285,21 @@ def list_leave(
     return _page(_leave(session, rows), limit)
 
 
-def get_leave(session: Session, leave_id: int) -> dict[str, Any]:
-    """One leave request. Raises NotFound."""
+def get_leave(session: Session, leave_id: int, *, username: str | None = None) -> dict[str, Any]:
+    """One leave request; with `username`, only if it is that person's. Raises NotFound."""
     leave = session.get(LeaveRequest, leave_id)
-    if leave is None:
+    if leave is None or not _belongs_to(session, leave.employee_id, username):
         raise NotFound(f"There is no leave request {leave_id}.")
     return leave_view(session, leave)
+
+
+def employee_id_of(session: Session, username: str) -> int | None:
+    """The employee who logs in under this name, or None."""
+    return session.scalar(select(Employee.id).where(Employee.username == username))
+
+
+def _belongs_to(session: Session, employee_id: int, username: str | None) -> bool:
+    return username is None or session.get_one(Employee, employee_id).username == username
 
 
 # --- views ------------------------------------------------------------------------------------

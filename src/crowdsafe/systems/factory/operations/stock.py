@@ -44,7 +44,7 @@ _ORDER_NUMBER = re.compile(r"ADM-\d{4}-\d{4,}")
 
 
 def _lane(*, product_id: int, client_id: int, **more: Any) -> Hashable | None:
-    """One queue for each stock row; an allocation for an order locks that order, so it goes alone."""
+    """One queue for each stock row; what is for an order locks that order too and goes alone."""
     return None if more.get("order_reference") else ("factory.stock", client_id, product_id)
 
 

@@ -14,7 +14,7 @@ from crowdsafe.errors import AlreadyMoved, InvalidInput, NotFound, StaleVersion
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.factory.errors import DuplicateTimesheet, TimesheetMoved
 from crowdsafe.systems.factory.models import Employee, PayCalculation, Timesheet
-from crowdsafe.systems.factory.operations.common import Actor, name_of, tell
+from crowdsafe.systems.factory.operations.common import Actor, name_of, tell_staff
 from crowdsafe.systems.factory.operations.people import own_employee
 from crowdsafe.systems.factory.operations.queries import timesheet_view
 from crowdsafe.writes import get_or_create, transition
@@ -93,7 +93,7 @@ def submit_timesheet(
 ) -> dict[str, Any]:
     """Hand a draft in. Raises TimesheetMoved, NotFound, Forbidden.
 
-    Holds: submitted once, whoever clicks twice. Test: test_scenario_3_concurrent_timesheet_approval.
+    Holds: submitted once, whoever clicks twice. Test: test_submitted_once.
     """
     sheet = _lock(session, timesheet_id)
     own_employee(session, sheet.employee_id, actor, for_anyone=for_anyone)
@@ -196,9 +196,7 @@ def _lock(session: Session, timesheet_id: int) -> Timesheet:
 
 def _move(session: Session, sheet: Timesheet, from_: str, to: str, actor: Actor) -> None:
     try:
-        transition(
-            session, Timesheet, sheet.id, "status", from_=from_, to=to, by=actor.username
-        )
+        transition(session, Timesheet, sheet.id, "status", from_=from_, to=to, by=actor.username)
     except AlreadyMoved as moved:
         raise _moved(session, sheet) from moved
     session.refresh(sheet)
@@ -218,5 +216,6 @@ def _moved(session: Session, sheet: Timesheet) -> TimesheetMoved:
 def _told(session: Session, sheet: Timesheet, action: str, actor: Actor) -> dict[str, Any]:
     view = timesheet_view(session, sheet)
     keys = ("id", "employee_id", "employee", "week_start", "status", "version", "total_minutes")
-    tell(session, "timesheet.changed", {key: view[key] for key in keys} | {"action": action}, actor)
+    data = {key: view[key] for key in keys}
+    tell_staff(session, "timesheet.changed", data | {"action": action}, actor)
     return view
