@@ -8,6 +8,8 @@ caller's thread, and inside asyncio through SQLAlchemy's greenlet bridge.
 
 from __future__ import annotations
 
+import enum
+import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -18,12 +20,14 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from crowdsafe.errors import OutcomeUnknown, TransactionMisuse
-from crowdsafe.store.retry import Failure, classify
+from crowdsafe.store.retry import Failure, classify, timed_out
 from crowdsafe.store.session import StoreSession, new_session, take_hooks
 from crowdsafe.store.settings import Isolation
 from crowdsafe.store.work import Work
 
 __all__ = ["Control", "refuse_nesting", "run_group", "run_read"]
+
+log = logging.getLogger("crowdsafe.store")
 
 _inside: ContextVar[bool] = ContextVar("crowdsafe_inside_store_function", default=False)
 
@@ -34,10 +38,16 @@ class Control(Protocol):
     def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None: ...
     def begin_read(self, raw: Any) -> None: ...
     def savepoint(self, raw: Any) -> None: ...
-    def release(self, raw: Any) -> None: ...
+    def renew_savepoint(self, raw: Any) -> None: ...
     def rollback_to(self, raw: Any) -> None: ...
     def commit(self, raw: Any) -> None: ...
     def rollback(self, raw: Any) -> None: ...
+
+    def wants_savepoints(self) -> bool:
+        """Whether a group should have them from its start, or only when a write has failed."""
+
+    def spoilt(self) -> None:
+        """Told when a group without savepoints had to begin again."""
 
     def is_open(self, raw: Any) -> bool:
         """Whether a transaction is open, failed or not."""
@@ -122,6 +132,16 @@ def _restart(raw: Any, control: Control, isolation: Isolation, escalated: bool) 
     control.begin(raw, isolation, escalated)
 
 
+class _Savepoint(enum.Enum):
+    NONE = "not set"
+    FRESH = "set, and nothing was written since"
+    USED = "set, and a write ran since"
+
+
+class _Spoilt(Exception):
+    """A write failed in a transaction that has no savepoints to undo it alone."""
+
+
 class _Group:
     """The works of one transaction, run one after the other, or by their combiner."""
 
@@ -132,21 +152,34 @@ class _Group:
         self._raw = raw
         self._control = control
         self._restart = restart
+        self._several = False
         self._savepoints = False
+        self._savepoint = _Savepoint.NONE
         self._session = new_session(connection)
 
     def run(self, works: Sequence[Work]) -> list[Work]:
-        for work in works:
-            work.value = work.error = None
-            work.hooks = []
-        again: list[Work] = []
         parts = list(_parts(works))
-        self._savepoints = len(parts) > 1
-        for part in parts:
-            if len(part) == 1 or not self._combine(part):
-                again.extend(work for work in part if not self._run_one(work))
+        self._several = len(parts) > 1
+        self._savepoints = self._several and self._control.wants_savepoints()
+        try:
+            again = self._run_parts(parts)
+        except _Spoilt:
+            log.debug("a transaction of %d writes begins again, with savepoints", len(works))
+            self._control.spoilt()
+            self._begin_again()
+            again = self._run_parts(_alone(parts))
         if any(work.error is None and work not in again for work in works):
             self._commit()
+        return again
+
+    def _run_parts(self, parts: Sequence[list[Work]]) -> list[Work]:
+        again: list[Work] = []
+        for part in parts:
+            for work in part:
+                work.value = work.error = None
+                work.hooks = []
+            if len(part) == 1 or not self._combine(part):
+                again.extend(work for work in part if not self._run_one(work))
         return again
 
     def _run_one(self, work: Work) -> bool:
@@ -160,7 +193,7 @@ class _Group:
             if lost:
                 work.losses += 1
             else:
-                work.error = error
+                work.error = timed_out(error) or error
             return not lost
         work.hooks = take_hooks(self._session)
         return True
@@ -174,10 +207,9 @@ class _Group:
             results = combiner.run(self._session, [work.call for work in works])
             self._end_part()
         except BaseException as error:
+            log.info("%d combined writes run one by one, since together: %r", len(works), error)
+            self._several = True
             self._undo_part(error)
-            if not self._savepoints:
-                self._restart()
-                self._savepoints = True
             return False
         for work, result in zip(works, results, strict=True):
             if isinstance(result, BaseException):
@@ -187,9 +219,20 @@ class _Group:
         works[-1].hooks = take_hooks(self._session)
         return True
 
+    def _begin_again(self) -> None:
+        self._restart()
+        self._session = new_session(self._connection)
+        self._savepoints = True
+        self._savepoint = _Savepoint.NONE
+
     def _start_part(self) -> None:
-        if self._savepoints:
+        if not self._savepoints:
+            return
+        if self._savepoint is _Savepoint.NONE:
             self._control.savepoint(self._raw)
+        elif self._savepoint is _Savepoint.USED:
+            self._control.renew_savepoint(self._raw)
+        self._savepoint = _Savepoint.USED
 
     def _end_part(self) -> None:
         self._session.flush()
@@ -198,8 +241,6 @@ class _Group:
                 "the write caught a database error, or ended the transaction itself; let the "
                 "error out, or put the statement into `with session.begin_nested():`"
             )
-        if self._savepoints:
-            self._control.release(self._raw)
         self._session.expunge_all()
 
     def _undo_part(self, error: BaseException) -> Failure:
@@ -211,6 +252,9 @@ class _Group:
             raise error
         if self._savepoints:
             self._control.rollback_to(self._raw)
+            self._savepoint = _Savepoint.FRESH
+        elif self._several:
+            raise _Spoilt from error
         self._session = new_session(self._connection)
         return failure
 
@@ -231,6 +275,10 @@ def _parts(works: Sequence[Work]) -> Iterator[list[Work]]:
 
     for _, run in groupby(works, key=part):
         yield list(run)
+
+
+def _alone(parts: Sequence[list[Work]]) -> list[list[Work]]:
+    return [[work] for part in parts for work in part]
 
 
 def _call(fn: Callable[..., Any], session: StoreSession, args: Any, kwargs: Any) -> Any:

@@ -21,7 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from crowdsafe.errors import OutcomeUnknown, Overloaded
 from crowdsafe.store.group import run_group, run_read
-from crowdsafe.store.retry import Losses, LostRace
+from crowdsafe.store.retry import Failure, Losses, LostRace, classify
 from crowdsafe.store.settings import Isolation, Settings
 from crowdsafe.store.tables import GATE_TABLE
 from crowdsafe.store.work import AsyncWork, SyncWork, Work, deliver, fail, unexpired
@@ -29,11 +29,19 @@ from crowdsafe.store.work import AsyncWork, SyncWork, Work, deliver, fail, unexp
 __all__ = ["AsyncPostgres", "Postgres"]
 
 
+_WARY_GROUPS = 32
+
+
 class PostgresControl:
-    """Transactions on a psycopg connection in autocommit mode, through SQLAlchemy's cursor."""
+    """Transactions on a psycopg connection in autocommit mode, through SQLAlchemy's cursor.
+
+    A savepoint costs a round trip, so a group begins without; when a write in it fails, the group
+    begins again with savepoints, and so do the next 32 groups from their start.
+    """
 
     def __init__(self) -> None:
         self.has_gate = False
+        self._wary = 0
 
     def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None:
         mode = "EXCLUSIVE" if escalated else "ROW SHARE"
@@ -46,11 +54,20 @@ class PostgresControl:
     def savepoint(self, raw: Any) -> None:
         _run(raw, "SAVEPOINT crowdsafe")
 
-    def release(self, raw: Any) -> None:
-        _run(raw, "RELEASE crowdsafe")
+    def renew_savepoint(self, raw: Any) -> None:
+        _run(raw, "RELEASE crowdsafe; SAVEPOINT crowdsafe")
 
     def rollback_to(self, raw: Any) -> None:
-        _run(raw, "ROLLBACK TO crowdsafe; RELEASE crowdsafe")
+        _run(raw, "ROLLBACK TO crowdsafe")
+
+    def wants_savepoints(self) -> bool:
+        if not self._wary:
+            return False
+        self._wary -= 1
+        return True
+
+    def spoilt(self) -> None:
+        self._wary = _WARY_GROUPS
 
     def commit(self, raw: Any) -> None:
         _run(raw, "COMMIT")
@@ -161,6 +178,12 @@ class Postgres(_Server):
 
     def _finish(self, works: list[Work]) -> None:
         """Run claimed works until each has an outcome, then wake their callers."""
+        try:
+            self._run(works)
+        finally:
+            deliver(works)
+
+    def _run(self, works: list[Work]) -> None:
         losses = Losses(self.settings, max(work.deadline for work in works))
         left = works
         try:
@@ -170,13 +193,15 @@ class Postgres(_Server):
                     left = self.attempt(left, losses)
                 except Exception as caught:
                     error = caught
+                if len(left) > 1 and classify(error) is Failure.FINAL:
+                    for work in left:
+                        self._run([work])
+                    return
                 if left:
                     time.sleep(losses.after(error))
                     left = unexpired(left)
         except Exception as final:
             fail(left, final)
-        finally:
-            deliver(works)
 
     def close(self) -> None:
         """Close the pool's connections."""
@@ -266,6 +291,14 @@ class AsyncPostgres(_Server):
             del self._lanes[key]
 
     async def _finish(self, works: list[Work]) -> None:
+        try:
+            await self._run(works)
+        finally:
+            for work in works:
+                work.run_hooks()
+                work.settle()
+
+    async def _run(self, works: list[Work]) -> None:
         losses = Losses(self.settings, max(work.deadline for work in works))
         left = works
         try:
@@ -275,6 +308,10 @@ class AsyncPostgres(_Server):
                     left = await greenlet_spawn(self.attempt, left, losses)
                 except Exception as caught:
                     error = caught
+                if len(left) > 1 and classify(error) is Failure.FINAL:
+                    for work in left:
+                        await self._run([work])
+                    return
                 if left:
                     await asyncio.sleep(losses.after(error))
                     left = unexpired(left)
@@ -283,10 +320,6 @@ class AsyncPostgres(_Server):
         except BaseException:
             fail(left, OutcomeUnknown())
             raise
-        finally:
-            for work in works:
-                work.run_hooks()
-                work.settle()
 
     async def close(self) -> None:
         """Let running writes end, within ``grace_s``, then close the pool's connections."""

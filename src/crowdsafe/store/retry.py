@@ -18,7 +18,7 @@ from crowdsafe.errors import (
 )
 from crowdsafe.store.settings import Settings
 
-__all__ = ["Failure", "Losses", "LostRace", "classify"]
+__all__ = ["Failure", "Losses", "LostRace", "classify", "timed_out"]
 
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 _LOST_CONNECTION_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
@@ -86,7 +86,7 @@ class Losses:
         """
         failure = classify(error)
         if failure is Failure.FINAL:
-            raise _cancelled_by_timeout(error) or error
+            raise timed_out(error) or error
         if failure is Failure.BUSY:
             raise Overloaded(
                 "no database connection was free in time; nothing was done, try again shortly",
@@ -113,13 +113,14 @@ class Losses:
         )
 
 
-def _cancelled_by_timeout(error: BaseException) -> DeadlineExceeded | None:
+def timed_out(error: BaseException) -> DeadlineExceeded | None:
+    """The error for a statement that PostgreSQL cancelled for its length, else None."""
     driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     if getattr(driver, "sqlstate", None) != "57014":
         return None
-    timed_out = DeadlineExceeded(
+    late = DeadlineExceeded(
         "a statement ran longer than statement_timeout_s and was cancelled; nothing was done",
         retry_after_s=1,
     )
-    timed_out.__cause__ = error
-    return timed_out
+    late.__cause__ = error
+    return late

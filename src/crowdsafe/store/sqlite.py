@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 
 from crowdsafe.errors import ConfigError, DatabaseUnavailable, Overloaded
 from crowdsafe.store.group import run_group, run_read
-from crowdsafe.store.retry import Losses, LostRace
+from crowdsafe.store.retry import Failure, Losses, LostRace, classify
 from crowdsafe.store.settings import Isolation, Settings
 from crowdsafe.store.turn import Turn
 from crowdsafe.store.work import Work, deliver, fail, unexpired
@@ -43,12 +43,18 @@ class SqliteControl:
     def savepoint(self, raw: Any) -> None:
         raw.execute("SAVEPOINT crowdsafe")
 
-    def release(self, raw: Any) -> None:
+    def renew_savepoint(self, raw: Any) -> None:
         raw.execute("RELEASE crowdsafe")
+        raw.execute("SAVEPOINT crowdsafe")
 
     def rollback_to(self, raw: Any) -> None:
         raw.execute("ROLLBACK TO crowdsafe")
-        raw.execute("RELEASE crowdsafe")
+
+    def wants_savepoints(self) -> bool:
+        return True
+
+    def spoilt(self) -> None:
+        pass
 
     def commit(self, raw: Any) -> None:
         raw.execute("COMMIT")
@@ -166,7 +172,11 @@ class SqliteFile:
             except Exception as caught:
                 error = caught
             if not left:
-                return None
+                return
+            if len(left) > 1 and classify(error) is Failure.FINAL:
+                for work in left:
+                    self._write([work])
+                return
             try:
                 wait_s = losses.after(error)
             except Exception as final:

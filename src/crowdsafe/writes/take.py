@@ -98,9 +98,8 @@ class _ChangesTogether:
         counter: GuardedCounter = changes[0].counter
         connection = session.connection()
         keys = sorted({change.key for change in changes})
-        before: dict[Any, int] = dict(
-            connection.execute(counter.look_and_lock, {"row_keys": keys}).tuples()
-        )
+        locked = connection.execute(counter.look_and_lock, {"row_keys": keys})
+        before: dict[Any, int] = dict(locked.tuples().all())
         balances = dict(before)
         decided = [_decide(change, balances) for change in changes]
         moved = [
