@@ -66,21 +66,7 @@ class GuardedCounter:
             .returning(column)
         )
         self.look = select(column).where(self.key == at_key)
-        self.look_and_lock = (
-            select(self.key, column)
-            .where(self.key.in_(bindparam("row_keys", type_=self.key.type, expanding=True)))
-            .order_by(self.key)
-            .with_for_update()
-        )
-        self.set = (
-            update(table)
-            .where(self.key == at_key)
-            .values({column: bindparam("balance", type_=BigInteger)})
-        )
         self.write_entry = self.ledger_table.insert().returning(self.ledger_key)
-        self.write_entries = self.ledger_table.insert().returning(
-            self.ledger_key, sort_by_parameter_order=True
-        )
 
     def entry(self, key: Any, delta: int, balance: int, more: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the ledger row for one change."""

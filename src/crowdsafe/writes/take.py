@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from crowdsafe.errors import CrowdsafeError, Insufficient, NotFound, OverLimit
 from crowdsafe.store.options import Call, combined_by
 from crowdsafe.store.retry import LostRace
+from crowdsafe.writes.bulk import balances_of, insert_rows, set_balances
 from crowdsafe.writes.counters import QUANTITY_MAX, GuardedCounter, counter_of, key_in, whole
 
 __all__ = ["Taken", "give", "take"]
@@ -97,18 +98,11 @@ class _ChangesTogether:
         changes = [self._parse(*call.args, **call.kwargs) for call in calls]
         counter: GuardedCounter = changes[0].counter
         connection = session.connection()
-        keys = sorted({change.key for change in changes})
-        locked = connection.execute(counter.look_and_lock, {"row_keys": keys})
-        before: dict[Any, int] = dict(locked.tuples().all())
+        before = balances_of(connection, counter.column, {change.key for change in changes})
         balances = dict(before)
         decided = [_decide(change, balances) for change in changes]
-        moved = [
-            {"row_key": key, "balance": balance}
-            for key, balance in balances.items()
-            if balance != before[key]
-        ]
-        if moved:
-            connection.execute(counter.set, moved[0] if len(moved) == 1 else moved)
+        moved = {key: now for key, now in balances.items() if now != before[key]}
+        set_balances(connection, counter.column, moved)
         entries = [
             counter.entry(change.key, change.amount, balance, change.entry)
             for change, balance in zip(changes, decided, strict=True)
@@ -139,7 +133,7 @@ def _write_entries(
 ) -> list[int]:
     ids: list[int] = []
     for _, run in groupby(entries, key=lambda entry: entry.keys()):
-        ids.extend(connection.execute(counter.write_entries, list(run)).scalars())
+        ids.extend(insert_rows(connection, counter.ledger_table, list(run)))
     return ids
 
 
