@@ -91,6 +91,14 @@ class ItemInvoiced(Refused):
     title = "The item is invoiced"
 
 
+class Duplicate(CrowdsafeError):
+    """There is one of this name already; use the one in `id`, or choose another name."""
+
+    status = 409
+    problem_type = "duplicate"
+    title = "It exists"
+
+
 class DuplicateTimesheet(CrowdsafeError):
     """There is already a timesheet for this employee and week; open the one in `timesheet_id`."""
 

@@ -85,7 +85,7 @@ class Client(FactoryBase):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
-    abn: Mapped[str] = mapped_column(String(14), default="")
+    abn: Mapped[str] = mapped_column(String(40), default="")
     contact_name: Mapped[str] = mapped_column(String(200), default="")
     email: Mapped[str] = mapped_column(String(200), default="")
     phone: Mapped[str] = mapped_column(String(40), default="")
@@ -229,6 +229,20 @@ class Order(FactoryBase):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
     updated_by: Mapped[str] = mapped_column(String(80))
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
+
+
+class OrderEdit(FactoryBase):
+    """Who changed which fields of an order, and which version that made."""
+
+    __tablename__ = "factory_order_edits"
+    __table_args__ = (Index("ix_factory_order_edits_order", "order_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("factory_orders.id", ondelete="CASCADE"))
+    version: Mapped[int] = mapped_column(BigInteger)
+    fields: Mapped[list[str]] = mapped_column(Json)
+    by: Mapped[str] = mapped_column(String(80))
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
 
 
 class OrderItem(FactoryBase):

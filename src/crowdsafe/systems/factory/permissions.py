@@ -7,6 +7,9 @@ the person they belong to, and to `STAFF_READERS`.
 from __future__ import annotations
 
 PERMISSIONS: dict[str, frozenset[str]] = {
+    "client.add": frozenset({"admin", "sales"}),
+    "product.add": frozenset({"admin", "production_manager"}),
+    "employee.add": frozenset({"admin", "manager"}),
     "stock.receive": frozenset({"admin", "production_manager", "production_team", "supervisor"}),
     "stock.allocate": frozenset({"admin", "sales", "production_manager", "supervisor"}),
     "stock.release": frozenset({"admin", "sales", "production_manager", "supervisor"}),

@@ -76,6 +76,9 @@ Required = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
     AfterValidator(storable),
 ]
+Short = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=40), AfterValidator(storable)
+]
 Prose = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=4000), AfterValidator(storable)
 ]
@@ -84,6 +87,7 @@ Quantity = Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)]
 ItemQuantity = Annotated[int, Field(strict=True, ge=1, le=ITEM_QUANTITY_MAX)]
 PriceCents = Annotated[int, Field(strict=True, ge=0, le=PRICE_CENTS_MAX)]
 Version = Annotated[int, Field(strict=True, ge=1, le=ID_MAX)]
+OpeningMinutes = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 DayMinutes = Annotated[int, Field(strict=True, ge=0, le=DAY_MINUTES_MAX)]
 
 
@@ -94,6 +98,32 @@ class Body(BaseModel):
 
 
 # --- requests -------------------------------------------------------------------------------
+
+
+class NewClient(Body):
+    name: Required
+    abn: Short = ""
+    contact_name: Line = ""
+    email: Line = ""
+    phone: Short = ""
+    address: Line = ""
+
+
+class NewProduct(Body):
+    code: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,40}$")]
+    name: Required
+    unit: Annotated[str, StringConstraints(pattern=r"^[a-z ]{1,20}$")] = "pieces"
+    unit_price_cents: PriceCents = 0
+
+
+class NewEmployee(Body):
+    name: Required
+    username: Annotated[str, StringConstraints(pattern=r"^[a-z0-9._@-]{1,64}$")] | None = None
+    position: Short = ""
+    hourly_rate_cents: PriceCents = 0
+    annual_minutes: OpeningMinutes = 0
+    sick_minutes: OpeningMinutes = 0
+    personal_minutes: OpeningMinutes = 0
 
 
 class ReceiveStock(Body):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from crowdsafe.systems.factory import schemas
-from crowdsafe.systems.factory.api.documented import answers
-from crowdsafe.systems.factory.operations import queries
+from crowdsafe.systems.factory.api.documented import User, allowed, answers
+from crowdsafe.systems.factory.errors import Duplicate
+from crowdsafe.systems.factory.operations import catalogue, queries
 from crowdsafe.systems.factory.operations.common import STAFF_TOPIC, TOPIC, employee_topic
 from crowdsafe.systems.factory.permissions import sees_staff
-from crowdsafe.web.fastapi import CurrentUser, FeedDep, StoreDep, json_answer
+from crowdsafe.web.fastapi import (
+    CurrentUser,
+    FeedDep,
+    StoreDep,
+    idempotent_write,
+    json_answer,
+)
 from crowdsafe.web.sse import event_stream
 
 router = APIRouter()
@@ -21,10 +30,46 @@ async def clients(store: StoreDep) -> Response:
     return json_answer(await store.read(queries.list_clients))
 
 
+@router.post(
+    "/clients",
+    summary="Add a client",
+    status_code=201,
+    responses=answers(schemas.Client, Duplicate, status=201),
+)
+async def add_client(
+    body: schemas.NewClient,
+    request: Request,
+    store: StoreDep,
+    user: Annotated[User, allowed("client.add")],
+) -> Response:
+    """Names are unique."""
+    return await idempotent_write(
+        store, request, user, catalogue.add_client, status_code=201, **body.model_dump()
+    )
+
+
 @router.get("/products", summary="Products by code", responses=answers(list[schemas.Product]))
 async def products(store: StoreDep) -> Response:
     """At most 1000. Prices are in cents without GST."""
     return json_answer(await store.read(queries.list_products))
+
+
+@router.post(
+    "/products",
+    summary="Add a product",
+    status_code=201,
+    responses=answers(schemas.Product, Duplicate, status=201),
+)
+async def add_product(
+    body: schemas.NewProduct,
+    request: Request,
+    store: StoreDep,
+    user: Annotated[User, allowed("product.add")],
+) -> Response:
+    """Codes are unique."""
+    return await idempotent_write(
+        store, request, user, catalogue.add_product, status_code=201, **body.model_dump()
+    )
 
 
 @router.get(

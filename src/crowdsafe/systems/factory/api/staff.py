@@ -25,12 +25,13 @@ from crowdsafe.systems.factory.api.documented import (
     answers,
 )
 from crowdsafe.systems.factory.errors import (
+    Duplicate,
     DuplicateTimesheet,
     InsufficientLeave,
     LeaveMoved,
     TimesheetMoved,
 )
-from crowdsafe.systems.factory.operations import leave, queries, timesheets
+from crowdsafe.systems.factory.operations import catalogue, leave, queries, timesheets
 from crowdsafe.systems.factory.permissions import sees_staff
 from crowdsafe.web.fastapi import (
     CurrentUser,
@@ -59,6 +60,38 @@ def _etag(result: Any) -> Mapping[str, str]:
 async def employees(store: StoreDep, user: CurrentUser) -> Response:
     """Everybody for managers and supervisors, yourself for others. Balances are in minutes."""
     return json_answer(await store.read(queries.list_employees, username=_only(user)))
+
+
+@router.post(
+    "/employees",
+    summary="Add an employee",
+    status_code=201,
+    responses=answers(schemas.Employee, Duplicate, status=201),
+)
+async def add_employee(
+    body: schemas.NewEmployee,
+    request: Request,
+    store: StoreDep,
+    user: Annotated[User, allowed("employee.add")],
+) -> Response:
+    """Opening balances go into the leave ledger; `username` is the login, if there is one."""
+    return await idempotent_write(
+        store,
+        request,
+        user,
+        catalogue.add_employee,
+        status_code=201,
+        name=body.name,
+        username=body.username,
+        position=body.position,
+        hourly_rate_cents=body.hourly_rate_cents,
+        balances={
+            "annual": body.annual_minutes,
+            "sick": body.sick_minutes,
+            "personal": body.personal_minutes,
+        },
+        actor=user,
+    )
 
 
 @router.get("/timesheets", summary="Timesheets", responses=answers(schemas.TimesheetPage))

@@ -14,18 +14,18 @@ from sqlalchemy.orm import Session
 from crowdsafe import write
 from crowdsafe.errors import InvalidInput
 from crowdsafe.systems.factory.errors import EditConflict, ItemInvoiced, OrderClosed
-from crowdsafe.systems.factory.models import CANCELLED, Order, OrderItem
+from crowdsafe.systems.factory.models import CANCELLED, Order, OrderEdit, OrderItem
 from crowdsafe.systems.factory.operations.common import (
     Actor,
     at,
     iso,
     lock_order,
-    name_of,
+    names_of,
     tell_order,
     touch,
 )
 from crowdsafe.systems.factory.operations.orders import check_subtotal, priced_items
-from crowdsafe.systems.factory.operations.queries import order_view
+from crowdsafe.systems.factory.operations.views import order_view
 from crowdsafe.systems.factory.schemas import (
     ITEMS_MAX,
     ItemQuantity,
@@ -36,6 +36,10 @@ from crowdsafe.systems.factory.schemas import (
     Prose,
 )
 from crowdsafe.writes import merge
+from crowdsafe.writes.merge import same
+
+EDITS_MAX = 200
+"""How many past edits a conflict looks through for who changed a field."""
 
 _FIELDS: dict[str, TypeAdapter[Any]] = {
     "contact_name": TypeAdapter(Line),
@@ -94,12 +98,15 @@ def edit_order(
     started = _started(theirs if version == order.version else {}, base, wanted)
     outcome = merge(started, wanted, theirs)
     if outcome.conflicts:
-        raise _conflict(session, order, outcome.conflicts)
-    applied = [key for key in wanted if outcome.merged[key] != theirs[key]]
+        raise _conflict(session, order, version, outcome.conflicts)
+    applied = [key for key in wanted if not same(outcome.merged[key], theirs[key])]
     merged = version != order.version
     if applied:
         _apply(session, order, items, {key: outcome.merged[key] for key in applied})
         touch(order, actor)
+        session.add(
+            OrderEdit(order_id=order_id, version=order.version, fields=applied, by=actor.username)
+        )
         tell_order(session, order, "edited", actor, fields=applied)
     return {"order": order_view(session, order), "merged": merged, "applied": applied}
 
@@ -171,21 +178,43 @@ def _present(order: Order, items: Mapping[int, OrderItem], key: str) -> Any:
 
 
 def _conflict(
-    session: Session, order: Order, conflicts: Mapping[str, tuple[Any, Any, Any]]
+    session: Session,
+    order: Order,
+    version: int,
+    conflicts: Mapping[str, tuple[Any, Any, Any]],
 ) -> EditConflict:
-    who = name_of(session, order.updated_by)
-    fields = {
-        key: {"base": base, "yours": yours, "theirs": theirs}
-        for key, (base, yours, theirs) in conflicts.items()
-    }
+    """The refusal, with who last changed each field since the editor's version, and when."""
+    edits = session.scalars(
+        select(OrderEdit)
+        .where(OrderEdit.order_id == order.id, OrderEdit.version > version)
+        .order_by(OrderEdit.id.desc())
+        .limit(EDITS_MAX)
+    ).all()
+    names = names_of(session, [*(edit.by for edit in edits), order.updated_by])
+    fields: dict[str, dict[str, Any]] = {}
+    for key, (base, yours, theirs) in conflicts.items():
+        last = next((edit for edit in edits if _touches(edit.fields, key)), None)
+        fields[key] = {"base": base, "yours": yours, "theirs": theirs}
+        fields[key]["by"] = names[last.by] if last else None
+        fields[key]["at"] = at(last.at) if last else None
+    newest = next((e for e in edits if any(_touches(e.fields, key) for key in fields)), None)
+    username = newest.by if newest else order.updated_by
     return EditConflict(
-        f"{who} saved version {order.version} of order {order.number} with other values for "
-        f"{', '.join(fields)}; choose a value for each, then save again.",
+        f"{names[username]} saved other values for {', '.join(fields)} of order {order.number}, "
+        f"which is at version {order.version} now; choose a value for each, then save again.",
         conflicts=fields,
         version=order.version,
-        by=who,
-        username=order.updated_by,
-        at=at(order.updated_at),
+        by=names[username],
+        username=username,
+        at=at(newest.at if newest else order.updated_at),
+    )
+
+
+def _touches(edited: list[str], key: str) -> bool:
+    """Whether an edit of these fields changed `key`, or an item that it is a part of or holds."""
+    return any(
+        field == key or field.startswith(f"{key}.") or key.startswith(f"{field}.")
+        for field in edited
     )
 
 

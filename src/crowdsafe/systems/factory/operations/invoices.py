@@ -21,7 +21,7 @@ from crowdsafe.systems.factory.operations.common import (
     tell_order,
     touch,
 )
-from crowdsafe.systems.factory.operations.queries import invoice_view, invoiced_state
+from crowdsafe.systems.factory.operations.views import invoice_view, invoiced_state
 from crowdsafe.writes import give, next_number
 
 

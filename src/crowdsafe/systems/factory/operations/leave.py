@@ -13,7 +13,7 @@ from crowdsafe.systems.factory.errors import InsufficientLeave, LeaveMoved
 from crowdsafe.systems.factory.models import ANNUAL_FLOOR_MINUTES, Employee, LeaveRequest
 from crowdsafe.systems.factory.operations.common import Actor, name_of, tell_staff
 from crowdsafe.systems.factory.operations.people import own_employee
-from crowdsafe.systems.factory.operations.queries import leave_view
+from crowdsafe.systems.factory.operations.views import leave_view
 from crowdsafe.writes import give, take, transition
 
 DAYS_MAX = 366

@@ -20,6 +20,7 @@ from crowdsafe.systems.factory.models import (
     Client,
     Invoice,
     Order,
+    OrderEdit,
     OrderItem,
     Product,
     StageLog,
@@ -31,8 +32,8 @@ from crowdsafe.systems.factory.operations.common import (
     tell,
     tell_order,
 )
-from crowdsafe.systems.factory.operations.queries import order_view
 from crowdsafe.systems.factory.operations.stock import consume_all, give_back_all
+from crowdsafe.systems.factory.operations.views import order_view
 from crowdsafe.systems.factory.schemas import STAGES
 from crowdsafe.writes import Moved, next_number, transition
 
@@ -196,6 +197,7 @@ def delete_order(
     number = order.number
     session.execute(update(Allocation).where(Allocation.order_id == order_id).values(order_id=None))
     session.execute(delete(StageLog).where(StageLog.order_id == order_id))
+    session.execute(delete(OrderEdit).where(OrderEdit.order_id == order_id))
     session.execute(delete(OrderItem).where(OrderItem.order_id == order_id))
     session.delete(order)
     session.flush()

@@ -16,7 +16,7 @@ from crowdsafe.systems.factory.errors import DuplicateTimesheet, TimesheetMoved
 from crowdsafe.systems.factory.models import Employee, PayCalculation, Timesheet
 from crowdsafe.systems.factory.operations.common import Actor, name_of, tell_staff
 from crowdsafe.systems.factory.operations.people import own_employee
-from crowdsafe.systems.factory.operations.queries import timesheet_view
+from crowdsafe.systems.factory.operations.views import timesheet_view
 from crowdsafe.writes import get_or_create, transition
 
 ORDINARY_MINUTES = 38 * 60
