@@ -29,6 +29,7 @@ from jinja2 import (
 )
 
 from crowdsafe.errors import CrowdsafeError, NotAuthenticated
+from crowdsafe.identity import User
 from crowdsafe.web.problem import problem_of
 
 __all__ = [
@@ -65,8 +66,13 @@ class Section:
     title: str
     folder: Path
     nav: Sequence[NavItem] = field(default_factory=tuple)
-    events: str = ""
     summary: str = ""
+
+    def offered_to(self, user: User | None) -> list[NavItem]:
+        """The links that this user may follow; none for a visitor."""
+        if user is None:
+            return []
+        return [item for item in self.nav if not item.roles or item.roles & user.roles]
 
 
 class Pages:
@@ -102,7 +108,8 @@ class Pages:
         what the page already shows).
         """
         values = {"user": None, "events": "", "last_event_id": "", **context}
-        values["section"] = self.sections.get(values.get("section", ""))
+        values["section"] = section = self.sections.get(values.get("section", ""))
+        values["nav"] = section.offered_to(values["user"]) if section else []
         values["path"] = request.url.path
         text = self._environment.get_template(template).render(values)
         return HTMLResponse(
@@ -190,6 +197,7 @@ def _environment(sections: Sequence[Section]) -> Environment:
         label=_label,
         signed=_signed,
         dollars=_dollars,
+        clock=_clock,
     )
     environment.globals["blank"] = _Blank()
     return environment
@@ -257,6 +265,10 @@ def _hours(minutes: int | str) -> str:
         return ""
     whole, rest = divmod(abs(minutes), 60)
     return f"{'−' if minutes < 0 else ''}{whole} h" + (f" {rest:02} min" if rest else "")
+
+
+def _clock(minutes: int | str) -> str:
+    return "" if isinstance(minutes, str) else f"{minutes // 60}:{minutes % 60:02}"
 
 
 def _day(value: str | date | None) -> str:

@@ -20,6 +20,11 @@ export function hours(minutes) {
   return `${minutes < 0 ? "−" : ""}${Math.floor(size / 60)} h${rest ? ` ${two(rest)} min` : ""}`;
 }
 
+/** Integer minutes, not negative, to "7:36". */
+export function clock(minutes) {
+  return `${Math.floor(minutes / 60)}:${two(minutes % 60)}`;
+}
+
 /** "2026-11-02" to "2 Nov 2026". */
 export function day(iso) {
   if (!iso) return "";
@@ -45,4 +50,4 @@ export function signed(value) {
   return `${value < 0 ? "−" : "+"}${number(Math.abs(value))}`;
 }
 
-export const formats = { number, money, hours, day, when, label, signed };
+export const formats = { number, money, hours, clock, day, when, label, signed };

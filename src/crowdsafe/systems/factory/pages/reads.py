@@ -12,6 +12,7 @@ from crowdsafe.identity import User
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.factory.models import CANCELLED, ORDER_EDGES
 from crowdsafe.systems.factory.operations import queries
+from crowdsafe.systems.factory.operations.stock import OPEN_FOR_STOCK
 from crowdsafe.systems.factory.permissions import sees_staff
 from crowdsafe.systems.factory.schemas import LEAVE_KINDS, PRIORITIES, STAGES
 
@@ -41,6 +42,7 @@ def order(session: Session, *, order_id: int) -> dict[str, Any]:
         "order": queries.get_order(session, order_id),
         "products": queries.list_products(session),
         "priorities": PRIORITIES,
+        "allocatable": sorted(OPEN_FOR_STOCK),
         "cancellable": [stage for stage, to in ORDER_EDGES.items() if CANCELLED in to],
     }
 
@@ -92,25 +94,25 @@ def invoices(session: Session, *, order_id: int) -> dict[str, Any]:
     }
 
 
-def timesheets(session: Session, *, user: User) -> dict[str, Any]:
+def timesheets(session: Session, *, viewer: User) -> dict[str, Any]:
     """The timesheets that this user may see."""
-    whose = None if sees_staff(user.roles) else user.username
+    whose = None if sees_staff(viewer.roles) else viewer.username
     found = queries.list_timesheets(session, username=whose, limit=SHOWN_MAX)["items"]
     today = utcnow().date()
     return {
         "timesheets": [{**sheet, "pay": _pay(sheet)} for sheet in found],
         "this_monday": (today - timedelta(days=today.weekday())).isoformat(),
-        **_staff(session, user),
+        **_staff(session, viewer),
     }
 
 
-def leave(session: Session, *, user: User) -> dict[str, Any]:
+def leave(session: Session, *, viewer: User) -> dict[str, Any]:
     """The leave requests and balances that this user may see."""
-    whose = None if sees_staff(user.roles) else user.username
+    whose = None if sees_staff(viewer.roles) else viewer.username
     return {
         "leave": queries.list_leave(session, username=whose, limit=SHOWN_MAX)["items"],
         "kinds": LEAVE_KINDS,
-        **_staff(session, user),
+        **_staff(session, viewer),
     }
 
 

@@ -111,8 +111,8 @@ def _stock_pages(router: APIRouter, show: Show) -> None:
 def _staff_pages(router: APIRouter, show: Show) -> None:
     @router.get("/factory/timesheets")
     async def timesheets(request: Request, user: CurrentUser) -> Response:
-        return await show(request, user, "timesheets.html", reads.timesheets, user=user)
+        return await show(request, user, "timesheets.html", reads.timesheets, viewer=user)
 
     @router.get("/factory/leave")
     async def leave(request: Request, user: CurrentUser) -> Response:
-        return await show(request, user, "leave.html", reads.leave, user=user)
+        return await show(request, user, "leave.html", reads.leave, viewer=user)

@@ -13,7 +13,7 @@ import { fill, localTimes } from "../rows.js";
 import { cents, dollars, pieces, run } from "./forms.js";
 import { FIELDS, flat, patch, PARTS, withGone } from "./order-record.js";
 
-const { may, priorities, cancellable } = pageData("page-data");
+const { may, editing, priorities, cancellable, allocatable } = pageData("page-data");
 const firstName = (name) => name.split(" ")[0];
 const byId = (id) => document.getElementById(id);
 
@@ -128,7 +128,9 @@ function showAround() {
   );
   byId("no-invoices").hidden = order.invoices.length > 0;
   const invoicing = byId("to-invoice");
-  if (invoicing) invoicing.hidden = order.invoiced === "fully";
+  if (invoicing) invoicing.hidden = order.invoiced === "fully" || order.stage === "cancelled";
+  const allocating = byId("to-allocate");
+  if (allocating) allocating.hidden = !allocatable.includes(order.stage);
   fillWith(
     byId("allocations"),
     order.allocations.map((each) =>
@@ -210,9 +212,9 @@ function compare() {
   }
   const who = firstName(order.updated_by_name);
   setText(byId("stale-text"), `${who} saved version ${order.version} while you were editing version ${started.version}.`);
-  if (may.edit_orders) setText(byId("bring-in"), `Bring in ${who}’s changes`);
+  if (editing) setText(byId("bring-in"), `Bring in ${who}’s changes`);
   byId("stale").hidden = false;
-  if (!may.edit_orders) startFrom(order);
+  if (!editing) startFrom(order);
 }
 
 live().on("order.changed", (event) => {
@@ -319,7 +321,7 @@ async function whileSaving(control, work) {
   }
 }
 
-if (may.edit_orders) {
+if (editing) {
   editor.addEventListener("submit", (event) => {
     event.preventDefault();
     whileSaving(editor, save);
