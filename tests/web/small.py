@@ -92,13 +92,14 @@ def make_app(url: str, *, limits: Limits | None = None, users: bool = True) -> F
             identity.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_routes(app)
+    _add_writes(app)
+    _add_failures(app)
     app.include_router(auth.router)
     install(app, limits=limits)
     return app
 
 
-def _add_routes(app: FastAPI) -> None:
+def _add_writes(app: FastAPI) -> None:
     @app.post("/sales", status_code=201)
     async def post_sale(
         order: Order,
@@ -129,6 +130,8 @@ def _add_routes(app: FastAPI) -> None:
     async def put_sale(number: int, version: IfMatch) -> dict[str, Any]:
         return {"number": number, "version": version}
 
+
+def _add_failures(app: FastAPI) -> None:
     @app.get("/broken")
     async def broken() -> None:
         raise RuntimeError("the secret is hunter2")

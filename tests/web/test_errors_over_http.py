@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.web.small import bearer, client_of, make_app
 
 from crowdsafe.web.fastapi import Limits
-from tests.web.small import bearer, client_of, make_app
 
 
 def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:

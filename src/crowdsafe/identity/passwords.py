@@ -72,13 +72,14 @@ class Passwords:
 
         Raises TooMany.
         """
-        return await self._run(self._verify, password, password_hash)
+        return await self._run(self.check, password, password_hash)
 
     def close(self) -> None:
         """Drop what waits and let the threads end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _verify(self, password: str, password_hash: str | None) -> bool:
+    def check(self, password: str, password_hash: str | None) -> bool:
+        """Verify in the calling thread: for scripts."""
         if password_hash is None:
             self._hasher.verify(password, self._decoy)
             return False

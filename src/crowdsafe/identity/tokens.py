@@ -20,6 +20,7 @@ __all__ = ["SECRET_CHARS_MIN", "TOKEN_CHARS_MAX", "Tokens", "signing_secret"]
 
 SECRET_CHARS_MIN = 32
 TOKEN_CHARS_MAX = 2048
+_USER_ID_MAX = 2**53
 _ISSUER = "crowdsafe"
 _ALGORITHM = "HS256"
 
@@ -72,11 +73,12 @@ class Tokens:
             decoded = jwt.decode(token, self._key(), algorithms=[_ALGORITHM])
             claims = decoded.claims
             expires, issuer, subject = claims["exp"], claims["iss"], claims["sub"]
-            if issuer != _ISSUER or not isinstance(expires, int):
+            user_id = int(subject)
+            if issuer != _ISSUER or not isinstance(expires, int) or user_id > _USER_ID_MAX:
                 raise NotAuthenticated("The token is not one of ours; log in again.")
             if expires <= time.time():
                 raise NotAuthenticated("The login has expired; log in again.")
-            return int(subject)
+            return user_id
         except (JoseError, ValueError, KeyError, TypeError):
             raise NotAuthenticated("The token is not one of ours; log in again.") from None
 

@@ -1,0 +1,185 @@
+"""The command line: ``crowdsafe serve`` and ``crowdsafe user add``. Parses; holds no logic."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crowdsafe.errors import CrowdsafeError
+
+__all__ = ["main", "worker"]
+
+_EXIT_USAGE = 2
+_PASSWORD_CHARS_READ_MAX = 10_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 refused, 2 wrong use or configuration."""
+    options = _parser().parse_args(argv)
+    _log_to_stderr()
+    try:
+        code: int = options.run(options)
+    except CrowdsafeError as error:
+        return _complain(" ".join(error.message.split()))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("crowdsafe"):
+            raise
+        return _complain(f"{error.name} is not installed: pip install 'crowdsafe[demo]'")
+    except KeyboardInterrupt:
+        return 0
+    return code
+
+
+def worker() -> int:
+    """What the worker processes of ``serve --workers`` run."""
+    _log_to_stderr()
+    from crowdsafe.server.serving import run_worker
+
+    try:
+        return run_worker()
+    except CrowdsafeError as error:
+        return _complain(" ".join(error.message.split()))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from crowdsafe.server import ServerSettings, prepare, serving
+
+    settings = ServerSettings(database=_database(options.database, options.data), demo=options.demo)
+    listener = serving.bind(options.host, options.port)
+    prepare(settings)
+    _announce(options, listener.getsockname()[1])
+    if options.workers == 1:
+        return serving.run_here(settings, listener)
+    return serving.run_workers(settings, listener, options.workers)
+
+
+def _announce(options: argparse.Namespace, port: int) -> None:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options.host, options.host)  # noqa: S104
+    print(f"crowdsafe is at http://{shown}:{port}  (Ctrl-C ends it)")
+    if options.demo:
+        from crowdsafe.identity.demo import DEMO_USERS, demo_password
+
+        print(f"Demo logins, all with the password {demo_password()!r}:")
+        for user in DEMO_USERS:
+            print(f"  {user.username:<20} {user.name} ({user.role})")
+    sys.stdout.flush()
+
+
+def _user_add(options: argparse.Namespace) -> int:
+    from crowdsafe.identity.admin import create_user
+
+    user = create_user(
+        _database(options.database, options.data),
+        username=options.username,
+        name=options.name or options.username,
+        roles=options.role,
+        read_password=lambda: _read_password(from_stdin=options.password_stdin),
+    )
+    print(f"added {user.username} ({user.name}): {', '.join(sorted(user.roles))}")
+    return 0
+
+
+def _read_password(*, from_stdin: bool) -> str:
+    if from_stdin or not sys.stdin.isatty():
+        return sys.stdin.readline(_PASSWORD_CHARS_READ_MAX).rstrip("\r\n")
+    import getpass
+
+    first = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != first:
+        from crowdsafe.errors import InvalidInput
+
+        raise InvalidInput("the two passwords differ: run the command again")
+    return first
+
+
+def _database(database: str | None, data: Path) -> str:
+    from crowdsafe.server.data import database_url
+
+    return database_url(database, data)
+
+
+def _complain(message: str) -> int:
+    print(f"crowdsafe: {message}", file=sys.stderr)
+    return _EXIT_USAGE
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=os.environ.get("CROWDSAFE_LOG_LEVEL", "WARNING").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crowdsafe", description="Makes a Python web backend safe for a crowd."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument(
+        "--database",
+        metavar="URL",
+        help="sqlite:///file.db or postgresql://user:password@host/name "
+        "(default: an SQLite file in the data folder)",
+    )
+    where.add_argument(
+        "--data",
+        type=Path,
+        default=Path("crowdsafe-data"),
+        metavar="DIR",
+        help="folder for what the server stores (default: ./crowdsafe-data)",
+    )
+    _add_serve(commands, where)
+    _add_user(commands, where)
+    return parser
+
+
+def _add_serve(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    where: argparse.ArgumentParser,
+) -> None:
+    serve = commands.add_parser("serve", parents=[where], help="run the systems on one address")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    serve.add_argument("--port", type=_port, default=8000, help="port; 0 takes any (%(default)s)")
+    serve.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes (1)")
+    serve.add_argument("--demo", action="store_true", help="add demo logins and demo data")
+    serve.set_defaults(run=_serve)
+
+
+def _add_user(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    where: argparse.ArgumentParser,
+) -> None:
+    user = commands.add_parser("user", help="manage logins")
+    actions = user.add_subparsers(title="actions", required=True, metavar="ACTION")
+    add = actions.add_parser("add", parents=[where], help="add a login")
+    add.add_argument("username")
+    add.add_argument("--role", action="append", required=True, help="may be given several times")
+    add.add_argument("--name", help="full name, as others see it")
+    add.add_argument(
+        "--password-stdin", action="store_true", help="read the password from standard input"
+    )
+    add.set_defaults(run=_user_add)
+
+
+def _port(text: str) -> int:
+    return _number(text, 0, 65535)
+
+
+def _workers(text: str) -> int:
+    return _number(text, 1, 64)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
