@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Table, bindparam, inspect, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    inspect,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter
 from sqlalchemy.sql.operators import eq
 
 from crowdsafe.errors import ConfigError, InvalidInput, NotFound
 from crowdsafe.store.types import utcnow
+from crowdsafe.writes.bulk import with_defaults
 from crowdsafe.writes.rows import key_column, resolve_table
 from crowdsafe.writes.tables import LedgerEntry
 
@@ -83,6 +94,54 @@ class GuardedCounter:
         if self.ledger.balance is not None:
             values[self.ledger.balance] = balance
         return values
+
+    def change(
+        self, connection: Connection, limits: Mapping[str, int], key: Any, more: Mapping[str, Any]
+    ) -> tuple[int, int] | None:
+        """Move the counter and write its ledger row: the balance and the entry's key.
+
+        None when the row is not there or the limits forbid it. One statement on PostgreSQL.
+        """
+        values = {**limits, "row_key": key}
+        if connection.dialect.name == "postgresql":
+            entry = with_defaults(self.ledger_table, self.entry(key, limits["amount"], 0, more))
+            new = {f"new_{name}": value for name, value in entry.items()}
+            moved = connection.execute(self._move_and_note(tuple(entry)), {**values, **new})
+            found = moved.one_or_none()
+            return None if found is None else (found[0], found[1])
+        return self.change_where(connection, self.move, limits, key, more)
+
+    def change_where(
+        self,
+        connection: Connection,
+        move: Any,
+        limits: Mapping[str, int],
+        key: Any,
+        more: Mapping[str, Any],
+    ) -> tuple[int, int] | None:
+        """As ``change``, by a statement ``move`` of the caller's and a second one."""
+        balance = connection.execute(move, {**limits, "row_key": key}).scalar_one_or_none()
+        if balance is None:
+            return None
+        entry = self.entry(key, limits["amount"], balance, more)
+        return balance, connection.execute(self.write_entry, entry).scalar_one()
+
+    @lru_cache(maxsize=64)  # noqa: B019  (counters are few and live as long as the process)
+    def _move_and_note(self, names: tuple[str, ...]) -> Any:
+        moved = self.move.cte("moved")
+        balance = moved.c[self.column.key]
+        balance_name = self.ledger.balance if self.ledger else "balance"
+        values = [
+            balance
+            if name == balance_name
+            else bindparam(f"new_{name}", type_=self.ledger_table.c[name].type).label(name)
+            for name in names
+        ]
+        entry = self.ledger_table.insert().from_select(
+            names, select(*values).select_from(moved), include_defaults=False
+        )
+        noted = entry.returning(self.ledger_key).cte("noted")
+        return select(balance, noted.c[self.ledger_key.key]).select_from(moved.join(noted, true()))
 
     def find(self, session: Session, where: ColumnElement[bool]) -> Any:
         """The key of the one row that ``where`` names. Raises NotFound, InvalidInput."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -185,22 +186,24 @@ def give(
 def _apply(session: Session, change: _Change) -> Taken:
     session.flush()
     counter = change.counter
-    key = change.key if change.where is None else counter.find(session, change.where)
-    move = counter.move if change.where is None else counter.move.where(change.where)
-    values = {
-        "row_key": key,
+    connection = session.connection()
+    limits = {
         "amount": change.amount,
         "lowest": change.lowest if change.amount < 0 else -(2**63),
         "highest": change.highest if change.amount > 0 else 2**63 - 1,
     }
-    connection = session.connection()
+    if change.where is None:
+        key = change.key
+        attempt = partial(counter.change, connection, limits, key, change.entry)
+    else:
+        key = counter.find(session, change.where)
+        move = counter.move.where(change.where)
+        attempt = partial(counter.change_where, connection, move, limits, key, change.entry)
     for _ in range(_TRIES):
-        balance = connection.execute(move, values).scalar_one_or_none()
-        if balance is not None:
-            entry = counter.entry(key, change.amount, balance, change.entry)
-            entry_id = connection.execute(counter.write_entry, entry).scalar_one()
+        made = attempt()
+        if made is not None:
             counter.forget_loaded(session, key)
-            return Taken(change.quantity, balance, entry_id, key)
+            return Taken(change.quantity, *made, key)
         found = connection.execute(counter.look, {"row_key": key}).scalar_one_or_none()
         if found is None:
             raise _no_row(change)
