@@ -135,30 +135,32 @@ class SqliteFile:
 
     def _run(self) -> None:
         while True:
-            works, stop = self._next_group()
-            claimed = [work for work in works if work.claim()]
-            if claimed:
+            first = self._waiting.get()
+            if first is _STOP:
+                return
+            with self._turn:
+                works, stop = self._group_with(first)
+                claimed = [work for work in works if work.claim()]
                 try:
                     self._write(claimed)
                 except BaseException as error:
                     log.exception("the write lane failed on a group of %d", len(claimed))
                     fail(claimed, error)
-                deliver(claimed)
+            deliver(claimed)
             if stop:
                 return
 
-    def _next_group(self) -> tuple[list[Work], bool]:
-        works: list[Work] = []
-        block = True
+    def _group_with(self, first: Work) -> tuple[list[Work], bool]:
+        """What waits by now, so that who waited long for the turn writes much in it."""
+        works = [first]
         while len(works) < self._settings.batch_max:
             try:
-                work = self._waiting.get(block)
+                work = self._waiting.get_nowait()
             except queue.Empty:
                 break
             if work is _STOP:
                 return works, True
             works.append(work)
-            block = False
         return works, False
 
     def _write(self, works: list[Work]) -> None:
@@ -186,7 +188,7 @@ class SqliteFile:
             left = unexpired(left)
 
     def _attempt(self, works: list[Work]) -> list[Work]:
-        with self._turn, self.write_engine.connect() as connection:
+        with self.write_engine.connect() as connection:
             return run_group(connection, works, CONTROL, isolation="serializable")
 
 
