@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -185,3 +186,27 @@ def test_a_client_that_does_not_read_is_dropped_and_the_others_are_served(server
         while not data.endswith(b"0\r\n\r\n"):
             data += stuck.recv(1_000_000)
         assert b"event: resync" in data[-400:]
+
+
+def test_a_client_that_changes_servers_misses_nothing(server: Server, db_url: str) -> None:
+    """Two server processes on one database, as behind a load balancer."""
+    turns, each = 6, 8
+    other = Server(db_url)
+    seen: list[int] = []
+    last = "0"
+    try:
+        for turn in range(turns):
+            at = (server, other)[turn % 2]
+            with stream(at, headers={"Last-Event-ID": last}) as (_, lines):
+                for n in range(turn * each, (turn + 1) * each):
+                    (server, other)[n % 2].say(n)
+                leaves_at = turns * each if turn == turns - 1 else turn * each + 5
+                while len(seen) < leaves_at:
+                    (block,) = blocks(lines, 1)
+                    last = block.get("id", last)
+                    assert block.get("event") in (None, "said")
+                    if "data" in block:
+                        seen.append(json.loads(block["data"])["n"])
+    finally:
+        other.close()
+    assert seen == [*range(turns * each)]
