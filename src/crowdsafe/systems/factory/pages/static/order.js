@@ -3,7 +3,7 @@
  * stage, invoices and stock, which follow what the others do.
  */
 
-import { call, get, Submission } from "../api.js";
+import { get, Submission } from "../api.js";
 import "../conflict-dialog.js";
 import { announce, el, fillWith, pageData, setText, showMessage } from "../dom.js";
 import { formats } from "../format.js";
@@ -250,14 +250,17 @@ function views(record) {
   });
 }
 
-/** Asks what to keep. Returns the record to save, or null for "Keep editing". */
-async function decide(mine) {
+/**
+ * Asks what to keep of `mine` and of the version `shown`, which may be older than `order`
+ * by the time of the answer. Returns the record to save, or null for "Keep editing".
+ */
+async function decide(mine, shown) {
   const base = flat(started);
-  const theirs = withGone(flat(order), base);
+  const theirs = withGone(flat(shown), base);
   return byId("conflict").decide({
-    by: firstName(order.updated_by_name),
+    by: firstName(shown.updated_by_name),
     baseVersion: started.version,
-    version: order.version,
+    version: shown.version,
     fields: views({ ...base, ...theirs }),
     base,
     yours: mine,
@@ -285,14 +288,12 @@ async function save() {
     } catch (problem) {
       if (problem.status !== 409 || !problem.data.conflicts) throw problem;
     }
-    order = (await call("GET", path)).data;
+    const shown = await get(path);
+    order = shown;
     showAround();
-    const decided = await decide(mine);
-    if (!decided) {
-      compare();
-      return "Not saved. Your values are still here.";
-    }
-    from = order;
+    const decided = await decide(mine, shown);
+    if (!decided) return "Not saved. Your values are still here.";
+    from = shown;
     mine = decided;
   }
 }
@@ -300,14 +301,15 @@ async function save() {
 async function bringIn() {
   const mine = yours();
   const base = flat(started);
-  const { merged, conflicts } = merge(base, mine, withGone(flat(order), base));
+  const shown = order;
+  const { merged, conflicts } = merge(base, mine, withGone(flat(shown), base));
   if (Object.keys(conflicts).length === 0) {
-    startFrom(order, merged);
-    return `You are editing version ${order.version} now; your own changes are kept and not saved yet.`;
+    startFrom(shown, merged);
+    return `You are editing version ${shown.version} now; your own changes are kept and not saved yet.`;
   }
-  const decided = await decide(mine);
+  const decided = await decide(mine, shown);
   if (!decided) return "";
-  startFrom(order, decided);
+  startFrom(shown, decided);
   return save();
 }
 
