@@ -195,7 +195,11 @@ class Order(FactoryBase):
     """A job card: what a client ordered, and how far the plant has come with it."""
 
     __tablename__ = "factory_orders"
-    __table_args__ = (Index("ix_factory_orders_stage", "stage", "id"),)
+    __table_args__ = (
+        Index("ix_factory_orders_stage", "stage", "id"),
+        # The id of a deleted order is not given to another: somebody may still have it open.
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     number: Mapped[str] = mapped_column(String(40), unique=True)
@@ -255,6 +259,7 @@ class OrderItem(FactoryBase):
             "invoiced_quantity >= 0 AND invoiced_quantity <= quantity",
             name="ck_factory_order_items_invoiced",
         ),
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
