@@ -78,17 +78,16 @@ def test_it_serves_and_ends_with_code_0(db_url: str, tmp_path: Path, workers: in
         assert "Traceback" not in server.output()
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("workers", "how"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
 def test_what_is_in_flight_is_answered(
     sqlite_url: str, tmp_path: Path, workers: int, how: signal.Signals
 ) -> None:
     async def run(server: Server) -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=60)
         async with httpx.AsyncClient(base_url=server.base_url, timeout=10, limits=limits) as client:
-            calls = [asyncio.create_task(client.post("/auth/login", json=LOGIN)) for _ in range(40)]
+            calls = [asyncio.create_task(client.post("/auth/login", json=LOGIN)) for _ in range(16)]
             await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            assert sum(call.done() for call in calls) < 30, "too few are still in flight"
+            assert sum(call.done() for call in calls) < 12, "too few are still in flight"
             os.kill(server.pid, how)
             return await asyncio.gather(*calls)
 
@@ -144,7 +143,7 @@ def test_a_live_stream_does_not_hold_it_up(sqlite_url: str, tmp_path: Path, work
                 for _ in chunks:
                     pass
         assert server.process.wait(5) == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
 
 
 def test_a_dead_worker_is_replaced(sqlite_url: str, tmp_path: Path) -> None:

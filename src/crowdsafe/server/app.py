@@ -21,6 +21,7 @@ from crowdsafe.store import AsyncStore, Store, utcnow
 from crowdsafe.systems.factory.api import router as factory_api
 from crowdsafe.systems.factory.models import metadata as factory_tables
 from crowdsafe.systems.factory.pages import SECTION, page_router
+from crowdsafe.systems.factory.sweep import sweeping
 from crowdsafe.web import auth
 from crowdsafe.web.fastapi import PROBLEM_RESPONSES, StoreDep, install
 from crowdsafe.web.limits import OpenRequests
@@ -86,7 +87,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
             app.state.crowdsafe = Services(store, identity, hub, pages.render)
             keeper = asyncio.create_task(_keep_house(store))
             try:
-                yield
+                async with sweeping(store):
+                    yield
             finally:
                 keeper.cancel()
                 identity.close()
