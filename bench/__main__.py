@@ -1,0 +1,63 @@
+"""`python -m bench [--only NAME ...] [--quick] [--write]`: every comparison, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.pg_server import PgServer
+
+from bench import in_process, machine, over_http, processes, report
+from bench.databases import Postgres, file_system, sqlite_folder
+from bench.goals import Comparison
+from bench.measure import FULL, QUICK, Plan
+
+Make = Callable[[Postgres, Path, Plan], Comparison]
+
+COMPARISONS: dict[str, Make] = {
+    "hot-row": lambda pg, _, plan: asyncio.run(in_process.hot_row(pg, plan)),
+    "distinct-rows": lambda pg, _, plan: asyncio.run(in_process.distinct_rows(pg, plan)),
+    "numbers": lambda pg, _, plan: asyncio.run(in_process.numbers(pg, plan)),
+    "sqlite-lane": lambda _, folder, plan: asyncio.run(in_process.sqlite_lane(folder, plan)),
+    "sqlite-processes": lambda _, folder, plan: processes.compare(folder, plan),
+    "http": over_http.compare,
+}
+
+
+def main() -> int:
+    """Run the comparisons asked for; 0 whatever came out, since a busy machine misses goals."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=list(COMPARISONS), metavar="NAME",
+                        help=f"one of {', '.join(COMPARISONS)}; may be repeated")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="cells of 0.3 s: to try it out")
+    parser.add_argument("--write", action="store_true", help=f"write {report.DOCUMENT.name}")
+    options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--write is for all comparisons: leave --only out")
+    plan = QUICK if options.quick else FULL
+    began = time.monotonic()
+    done = []
+    with PgServer.create() as server, sqlite_folder() as folder:
+        facts = machine.describe(server, file_system(folder))
+        print("\n".join(facts), "\n")
+        postgres = Postgres(server)
+        for name in options.only or COMPARISONS:
+            done.append(COMPARISONS[name](postgres, folder, plan))
+            print(report.terminal(done[-1]), flush=True)
+            postgres.drop_all()
+    took = (
+        f"Command: `make bench ARGS=--write`, {plan.rounds} rounds of {plan.cell_s:g} s for each "
+        f"figure, {(time.monotonic() - began) / 60:.1f} minutes in all"
+    )
+    print(report.goals(done), f"\n{took}")
+    if options.write:
+        report.write_document(done, facts, took)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

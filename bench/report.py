@@ -1,0 +1,91 @@
+"""Tables for the terminal and for docs/BENCHMARKS.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.goals import Comparison, Row, Verdict
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "BENCHMARKS.md"
+BEGIN = "<!-- written by `make bench ARGS=--write`: begin -->"
+END = "<!-- written by `make bench ARGS=--write`: end -->"
+HEADERS = ["callers", "contender", "per second", "rounds", "p50 ms", "p99 ms", "crowdsafe is"]
+GOAL_HEADERS = ["goal", "wanted", "measured", ""]
+
+
+def _cells(row: Row) -> list[str]:
+    ours_is = "" if row.ours_is is None else f"{row.ours_is:.3g}×"
+    lowest, highest = row.spread
+    return [
+        row.callers, row.name, f"{row.rate:,.0f}", f"{lowest:,.0f}–{highest:,.0f}",
+        f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", ours_is, *row.more,
+    ]  # fmt: skip
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> list[list[str]]:
+    return [[each.text, each.target, each.value, "met" if each.met else "MISSED"]
+            for each in verdicts]  # fmt: skip
+
+
+def _lost(comparison: Comparison) -> str:
+    if not comparison.counts_lost:
+        return ""
+    if not comparison.lost:
+        return "Lost: nothing; every answered call is in the database."
+    return "Lost: " + "; ".join(
+        f"{name}: {number:,} answered calls are not in the database" if number > 0
+        else f"{name}: {-number:,} calls are in the database without an answer"
+        for name, number in comparison.lost.items()
+    )  # fmt: skip
+
+
+def terminal(comparison: Comparison) -> str:
+    """A comparison as aligned text."""
+    rows = [_cells(row) for row in comparison.rows]
+    lines = [f"== {comparison.title}", comparison.about, ""]
+    lines += _aligned([HEADERS + comparison.more_headers, *rows])
+    lines += ["", _lost(comparison)]
+    if comparison.verdicts:
+        lines += ["", *_aligned([GOAL_HEADERS, *_verdicts(comparison.verdicts)])]
+    return "\n".join(lines) + "\n"
+
+
+def goals(comparisons: Sequence[Comparison]) -> str:
+    """All goals as aligned text."""
+    rows = [row for each in comparisons for row in _verdicts(each.verdicts)]
+    return "\n".join(_aligned([GOAL_HEADERS, *rows])) if rows else ""
+
+
+def write_document(comparisons: Sequence[Comparison], machine: Sequence[str], took: str) -> None:
+    """Put the figures between the markers of docs/BENCHMARKS.md."""
+    verdicts = [row for each in comparisons for row in _verdicts(each.verdicts)]
+    lines = [BEGIN, "", "## Machine", "", *(f"- {line}" for line in machine), f"- {took}", ""]
+    lines += ["## Goals", "", *_markdown(GOAL_HEADERS, verdicts), ""]
+    for each in comparisons:
+        rows = [_cells(row) for row in each.rows]
+        lines += [f"## {each.title}", "", each.about, ""]
+        lines += [*_markdown(HEADERS + each.more_headers, rows), "", _lost(each), ""]
+    lines.append(END)
+    text = DOCUMENT.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DOCUMENT.write_text(before.rstrip() + "\n\n" + "\n".join(lines) + (after or "\n"))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) if _wordy(cell) else cell.rjust(width)
+                       for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in rows]  # fmt: skip
+    return [lines[0], "-" * min(sum(widths) + 2 * len(widths), 150), *lines[1:]]
+
+
+def _wordy(cell: str) -> bool:
+    return not cell[:1].isdigit()
+
+
+def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---" if header in ("contender", "goal", "errors", "") else "---:"
+            for header in headers]  # fmt: skip
+    return ["| " + " | ".join(line) + " |" for line in (headers, rule, *rows)]
