@@ -79,6 +79,14 @@ class GuardedCounter:
         self.look = select(column).where(self.key == at_key)
         self.write_entry = self.ledger_table.insert().returning(self.ledger_key)
 
+    def check_entry(self, more: Mapping[str, Any]) -> None:
+        """Refuse what the ledger has no column for: SQLAlchemy would leave it out silently."""
+        if self.ledger is None:
+            return
+        for name in more:
+            if name not in self.ledger_table.c:
+                raise ConfigError(f"{self.ledger_table.name} has no column {name!r} for `entry`")
+
     def entry(self, key: Any, delta: int, balance: int, more: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the ledger row for one change."""
         if self.ledger is None:

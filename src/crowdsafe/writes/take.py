@@ -78,6 +78,7 @@ def _change(
     column: Any, where: Any, quantity: int, amount: int, limits: tuple[int, int], entry: Any
 ) -> _Change:
     counter = counter_of(column)
+    counter.check_entry(entry or {})
     key = key_in(counter, where)
     return _Change(
         counter, key, where if key is None else None, quantity, amount, *limits, entry or {}
