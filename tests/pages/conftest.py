@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -49,7 +50,7 @@ def desk(browser: Browser, server: Server, plant: Plant) -> Iterator[OpenDesk]:
     with ExitStack() as stack:
         opened: list[Desk] = []
 
-        def open_desk(username: str | None = "mara", **options: object) -> Desk:
+        def open_desk(username: str | None = "mara", **options: Any) -> Desk:
             new = Desk(browser, server.base_url, plant, username, **options)
             stack.callback(new.close)
             opened.append(new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
@@ -32,7 +32,7 @@ class Plant:
         self._client = httpx.Client(base_url=base_url, timeout=10)
         self._tokens: dict[str, str] = {}
 
-    def __enter__(self) -> Plant:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,8 +107,17 @@ class Desk:
         )
         self.context.set_default_timeout(WAIT_MS)
         if username is not None:
-            cookie = {"name": "crowdsafe_session", "value": plant.token(username), "url": base_url}
-            self.context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Lax"}])
+            self.context.add_cookies(
+                [
+                    {
+                        "name": "crowdsafe_session",
+                        "value": plant.token(username),
+                        "url": base_url,
+                        "httpOnly": True,
+                        "sameSite": "Lax",
+                    }
+                ]
+            )
         self.troubles: list[str] = []
         self.page: Page = self.context.new_page()
         self.context.on("request", self._on_request)

@@ -186,3 +186,15 @@ def test_items_are_added_and_removed(desk: OpenDesk, plant: Plant) -> None:
     expect(page.locator("#editor-message")).to_contain_text("Saved as version 2")
     items = plant.get(f"/orders/{order['id']}")["items"]
     assert [(item["product_code"], item["quantity"]) for item in items] == [(code, 40)]
+
+
+def test_coming_back_to_the_editor_shows_what_is_stored(desk: OpenDesk, plant: Plant) -> None:
+    """A browser may fill in what it held before: saved, that would undo the others' changes."""
+    order = plant.new_order()
+    page = desk("tomas").open(f"/factory/orders/{order['id']}")
+    page.fill("#notes", "Never saved.")
+    page.goto("/factory/stock")
+    plant.edit(order, "mara", notes="Ring twice.")
+    page.go_back()
+    expect(page.locator("#version")).to_have_text("2")
+    expect(page.locator("#notes")).to_have_value("Ring twice.")

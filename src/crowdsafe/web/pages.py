@@ -11,7 +11,7 @@ import hashlib
 import mimetypes
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -281,8 +281,8 @@ def _day(value: str | date | None) -> str:
 def _when(value: str | datetime | None) -> str:
     if not value:
         return ""
-    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return f"{at.day} {_MONTHS[at.month - 1]} {at.year} {at:%H:%M}"
+    at = (value if isinstance(value, datetime) else datetime.fromisoformat(value)).astimezone(UTC)
+    return f"{at.day} {_MONTHS[at.month - 1]} {at.year} {at:%H:%M} UTC"
 
 
 def _label(name: str) -> str:

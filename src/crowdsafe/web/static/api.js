@@ -6,6 +6,8 @@
 
 const TIMEOUT_MS = 15_000;
 const ATTEMPTS_MAX = 4;
+const SIGNED_OUT =
+  "You are signed out. Sign in again in another window, then try again here: what you typed is kept.";
 const RETRY_STATUSES = new Set([502, 503, 504]);
 
 /** A refusal or failure, with the server's `detail` as its message. */
@@ -85,7 +87,7 @@ export async function call(method, path, { body, key, version } = {}) {
     try {
       return await once(method, path, headers, text);
     } catch (problem) {
-      if (problem.status === 401) toLogin();
+      if (problem.status === 401) problem.message = SIGNED_OUT;
       if (!repeatable || !problem.passing || attempt >= ATTEMPTS_MAX) throw problem;
       const wait_ms = Math.min(200 * 2 ** attempt, 3000) * (0.5 + Math.random());
       await pause(Math.max(wait_ms, Math.min(problem.retryAfter_s ?? 0, 5) * 1000));
@@ -95,11 +97,6 @@ export async function call(method, path, { body, key, version } = {}) {
 
 export async function get(path) {
   return (await call("GET", path)).data;
-}
-
-function toLogin() {
-  const here = location.pathname + location.search;
-  if (location.pathname !== "/login") location.assign(`/login?to=${encodeURIComponent(here)}`);
 }
 
 /**

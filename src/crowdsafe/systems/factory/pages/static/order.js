@@ -352,5 +352,7 @@ if (editing) {
 } else {
   for (const input of items.querySelectorAll("input")) input.readOnly = true;
 }
+// A browser that comes back to this page may have filled in what it held before; saved against
+// the newer version, that would undo what the others did in between.
+startFrom(order);
 showMoves();
-compare();
