@@ -296,6 +296,26 @@ def test_a_quiet_stream_gets_heartbeats_that_carry_its_position(db_url: str) -> 
     run(main())
 
 
+def test_a_stream_has_an_end_and_what_follows_resumes(sqlite_url: str) -> None:
+    async def main() -> None:
+        async with (
+            astore_at(sqlite_url) as store,
+            hub_at(store, heartbeat_s=0.1, stream_s_max=0.3) as hub,
+        ):
+            await eventually(hub._primed.is_set)
+            reader = Reader(hub.subscribe(["news"]))
+            await store.write(say, 1)
+            await reader.to_end()
+            assert numbers(reader) == [1]
+            assert hub.stats.subscribers == 0
+            await store.write(say, 2)
+            again = Reader(hub.subscribe(["news"], reader.last_id))
+            await again.seen(1)
+            assert numbers(again) == [2]
+
+    run(main())
+
+
 def test_a_page_that_starts_at_its_own_head_misses_nothing(db_url: str) -> None:
     async def main() -> None:
         async with astore_at(db_url) as store, hub_at(store) as hub:

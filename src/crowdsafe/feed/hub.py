@@ -234,11 +234,11 @@ class FeedHub:
         while True:
             try:
                 more = await self._turn()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 failures += 1
                 self._failed(error, failures)
                 wait_s = min(self.limits.backoff_s_max, 0.1 * 2.0**failures)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1))
                 continue
             if failures:
                 _log.warning("the event feed reads again after %d failed attempts", failures)
@@ -343,18 +343,22 @@ class FeedHub:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self.limits.heartbeat_s / 2)
+            now = time.monotonic()
             for subscription in list(self._subscribers):
-                subscription.beat(self.cursor)
+                if subscription.ends_at < now:
+                    subscription.end()
+                else:
+                    subscription.beat(self.cursor)
 
     async def _prune(self) -> None:
         limits = self.limits
         while True:
-            await asyncio.sleep(limits.prune_every_s * random.uniform(0.5, 1))  # noqa: S311
+            await asyncio.sleep(limits.prune_every_s * random.uniform(0.5, 1))
             try:
                 for _ in range(_PRUNES_MAX):
                     older_than = utcnow() - timedelta(seconds=limits.keep_s)
                     gone = await self._store.write(prune_events, limits.keep_events, older_than)
                     if gone < PRUNE_MAX:
                         break
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 _log.warning("old events could not be pruned, trying again later", exc_info=error)

@@ -32,6 +32,9 @@ class FeedLimits:
     """Streams that read the log for their resume at the same time; the others wait for a turn."""
     heartbeat_s: float = 15.0
     """A stream that was quiet for so long gets a comment."""
+    stream_s_max: float = 3600.0
+    """A stream older than this ends: the browser resumes at once, and whether it may is asked
+    anew. So a lost role or login takes effect on open pages too."""
     gather_s: float = 0.005
     """Least time between two reads of the log, so that a burst is read together."""
     start_s_max: float = 10.0

@@ -9,6 +9,8 @@ Why this is right: the sequencer first locks the head row, and only the statemen
 a snapshot of its own (READ COMMITTED), looks for rows. So it sees all that the sequencer before it
 has numbered, and what it numbers becomes visible in one commit, above everything before it. A
 process that dies between a commit and the numbering leaves rows that the next sequencer finds.
+The numbering commits durably like any write: with synchronous_commit off, ids that readers have
+seen could be given to other events after a crash of the server.
 """
 
 from __future__ import annotations

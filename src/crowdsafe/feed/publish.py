@@ -52,7 +52,8 @@ def publish(
     Of two writes that change the same row before they publish, the first to commit has the lower
     id: so publish after the change. (What the session holds unsaved is flushed first.)
     Does not hold: an id at once, since ids come after the commit; the events of one transaction
-    side by side, since another's may come between.
+    side by side, since another's may come between; a short log where no ``FeedHub`` runs: call
+    ``prune_events`` (on PostgreSQL ``number_events`` first) now and then in that case.
     Shown by: tests/feed/test_commit_order.py and tests/feed/test_kill.py.
 
     Raises InvalidInput for a name, key or data that cannot be published.

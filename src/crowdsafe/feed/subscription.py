@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -45,6 +47,8 @@ class Subscription:
     ) -> None:
         self.topics = topics
         self.dropped = False
+        self.ends_at = time.monotonic() + hub.limits.stream_s_max * random.uniform(0.9, 1)
+        """When the hub ends it; at random, so that a crowd does not come back at once."""
         self.after = 0
         """The queue takes events with a higher id than this."""
         self._hub = hub

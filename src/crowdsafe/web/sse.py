@@ -97,7 +97,7 @@ async def _send_frames(subscription: Subscription, send: Send) -> None:
         while True:
             try:
                 chunk = await anext(frames, None)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 # The client comes back by itself, with its last id: nothing is lost by ending.
                 _log.warning("an event stream could not read the log and ends", exc_info=error)
                 return
