@@ -226,7 +226,8 @@ _INVARIANTS = {
 
 def broken(url: str) -> list[str]:
     """What is wrong in the database, by plain SQL that knows nothing of the code under test."""
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    level = {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ"}
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), **level)
     try:
         with engine.connect() as connection:
             wrong = [

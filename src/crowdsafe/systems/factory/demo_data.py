@@ -65,10 +65,10 @@ STAGE_COUNTS = (
     ("winding", 6),
     ("finishing", 5),
     ("delivery", 4),
+    ("cancelled", 1),
     ("invoicing", 3),
     ("accounting_transaction", 2),
     ("cleared", 4),
-    ("cancelled", 1),
 )
 
 NOTES = (

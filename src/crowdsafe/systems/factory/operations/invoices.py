@@ -89,7 +89,7 @@ def invoice_order(
         "invoiced",
         actor,
         invoice_number=invoice.number,
-        invoiced=invoiced_state(session, [order_id])[order_id],
+        invoiced=invoiced_state(session, order_id),
     )
     return view
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -48,23 +49,11 @@ def employee_view(employee: Employee) -> dict[str, Any]:
 
 
 def order_summaries(session: Session, rows: Sequence[Order]) -> list[dict[str, Any]]:
-    """What a list shows of orders: four statements, however many orders."""
+    """What a list shows of orders: three statements, however many orders."""
     ids = [row.id for row in rows]
     clients = _names_by_id(session, Client.id, Client.name, (row.client_id for row in rows))
     names = names_of(session, (name for row in rows for name in (row.created_by, row.updated_by)))
-    totals = {
-        order_id: (int(pieces), int(subtotal))
-        for order_id, pieces, subtotal in session.execute(
-            select(
-                OrderItem.order_id,
-                func.sum(OrderItem.quantity),
-                func.sum(OrderItem.quantity * OrderItem.unit_price_cents),
-            )
-            .where(OrderItem.order_id.in_(ids))
-            .group_by(OrderItem.order_id)
-        )
-    }
-    invoiced = invoiced_state(session, ids)
+    totals = _totals(session, ids)
     return [
         {
             "id": row.id,
@@ -76,9 +65,9 @@ def order_summaries(session: Session, rows: Sequence[Order]) -> list[dict[str, A
             "priority": row.priority,
             "due_date": iso(row.due_date),
             "stage": row.stage,
-            "quantity": totals.get(row.id, (0, 0))[0],
-            **_money(totals.get(row.id, (0, 0))[1]),
-            "invoiced": invoiced[row.id],
+            "quantity": totals[row.id].pieces,
+            **_money(totals[row.id].subtotal_cents),
+            "invoiced": totals[row.id].invoiced,
             "version": row.version,
             "created_at": at(row.created_at),
             "created_by": row.created_by,
@@ -91,22 +80,37 @@ def order_summaries(session: Session, rows: Sequence[Order]) -> list[dict[str, A
     ]
 
 
-def invoiced_state(session: Session, order_ids: Sequence[int]) -> dict[int, str]:
-    """Whether orders are invoiced: "no", "partly" or "fully", by id."""
-    state = dict.fromkeys(order_ids, "no")
+def invoiced_state(session: Session, order_id: int) -> str:
+    """Whether an order is invoiced: "no", "partly" or "fully"."""
+    return _totals(session, [order_id])[order_id].invoiced
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    pieces: int = 0
+    subtotal_cents: int = 0
+    billed: int = 0
+
+    @property
+    def invoiced(self) -> str:
+        if not self.billed:
+            return "no"
+        return "fully" if self.billed == self.pieces else "partly"
+
+
+def _totals(session: Session, order_ids: Sequence[int]) -> dict[int, _Totals]:
     rows = session.execute(
         select(
             OrderItem.order_id,
-            func.sum(OrderItem.invoiced_quantity),
             func.sum(OrderItem.quantity),
+            func.sum(OrderItem.quantity * OrderItem.unit_price_cents),
+            func.sum(OrderItem.invoiced_quantity),
         )
         .where(OrderItem.order_id.in_(order_ids))
         .group_by(OrderItem.order_id)
     )
-    for order_id, billed, ordered in rows:
-        if billed:
-            state[order_id] = "fully" if billed == ordered else "partly"
-    return state
+    found = {row[0]: _Totals(*map(int, row[1:])) for row in rows}
+    return {order_id: found.get(order_id, _Totals()) for order_id in order_ids}
 
 
 def order_view(session: Session, order: Order) -> dict[str, Any]:
@@ -184,6 +188,8 @@ def _item(item: OrderItem, code: str) -> dict[str, Any]:
 
 def allocation_views(session: Session, rows: Sequence[Allocation]) -> list[dict[str, Any]]:
     """Allocations with the names of client and product."""
+    if not rows:
+        return []
     stocks = {
         stock_id: (client, product)
         for stock_id, client, product in session.execute(
@@ -215,6 +221,8 @@ def allocation_views(session: Session, rows: Sequence[Allocation]) -> list[dict[
 
 def invoice_views(session: Session, rows: Sequence[Invoice]) -> list[dict[str, Any]]:
     """Invoices without their lines."""
+    if not rows:
+        return []
     clients = _names_by_id(session, Client.id, Client.name, (row.client_id for row in rows))
     orders = _names_by_id(session, Order.id, Order.number, (row.order_id for row in rows))
     names = names_of(session, (row.issued_by for row in rows))
