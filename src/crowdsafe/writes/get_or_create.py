@@ -30,11 +30,15 @@ def get_or_create(
     SQLite and PostgreSQL. Does not hold: without a unique constraint over exactly these fields,
     which is refused. Proved by ``tests/writes/test_get_or_create.py``.
 
-    Raises ConfigError when no such constraint is declared; InvalidInput when ``defaults`` break
-    another unique constraint.
+    Raises ConfigError when no such constraint is declared; InvalidInput for a None, of which a
+    unique constraint allows many; SQLAlchemy's IntegrityError when ``defaults`` break another
+    constraint.
     """
     table = table_of(model)
     _check_unique(table, set(unique))
+    for name, value in unique.items():
+        if value is None:
+            raise InvalidInput(f"{name} is None, and a unique constraint allows many", field=name)
     session.flush()
     statement = (
         upsert(session, table)

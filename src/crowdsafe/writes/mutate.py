@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, TypeVar
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from crowdsafe.writes.edit import touch
+from crowdsafe.writes.merge import same
 from crowdsafe.writes.rows import lock_row
 
 __all__ = ["mutate"]
@@ -20,6 +24,7 @@ def mutate(
 ) -> M:
     """Give the row as it is now to ``fn``, which changes it in place; return the saved row.
 
+    A document (list, dict) that ``fn`` changes inside is saved too.
     Counts ``version`` up and sets ``updated_by`` and ``updated_at`` where the model has them and
     ``fn`` changed something. What ``fn`` raises undoes it.
 
@@ -30,8 +35,20 @@ def mutate(
     Raises NotFound.
     """
     row = lock_row(session, model, id)
+    before = {name: deepcopy(value) for name, value in _fields(row).items()}
     fn(row)
-    if session.is_modified(row):
+    now = _fields(row)
+    changed = [name for name, value in now.items() if not same(value, before.get(name))]
+    for name in changed:
+        if isinstance(now[name], list | dict):
+            flag_modified(row, name)
+    if changed or session.is_modified(row):
         touch(row, by)
         session.flush()
     return row
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    """The loaded columns of a row: what a query of ``fn`` has flushed counts as changed too."""
+    state = inspect(row)
+    return {name: state.dict[name] for name in state.mapper.column_attrs.keys() & state.dict.keys()}

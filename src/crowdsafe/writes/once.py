@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, bindparam, delete, select, tuple_, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import InvalidInput, KeyReused
@@ -33,6 +35,10 @@ _store = (
     update(_table)
     .where(_table.c.scope == bindparam("the_scope"), _table.c.key == bindparam("the_key"))
     .values(answer=bindparam("the_answer", type_=_table.c.answer.type))
+)
+
+_unreserve = delete(_table).where(
+    _table.c.scope == bindparam("the_scope"), _table.c.key == bindparam("the_key")
 )
 
 
@@ -59,26 +65,37 @@ def once(session: Session, key: str, fn: Callable[[], Any], *, request: Any, sco
 
     Raises KeyReused, InvalidInput, and what ``fn`` raises, which is not stored.
     """
-    if not 1 <= len(key) <= KEY_LENGTH_MAX:
-        raise InvalidInput(f"an idempotency key has 1 to {KEY_LENGTH_MAX} characters", field="key")
-    if not 1 <= len(scope) <= SCOPE_LENGTH_MAX:
-        raise InvalidInput(f"a scope has 1 to {SCOPE_LENGTH_MAX} characters", field="scope")
+    _check_name("key", key, KEY_LENGTH_MAX)
+    _check_name("scope", scope, SCOPE_LENGTH_MAX)
     fingerprint = _fingerprint(request)
     session.flush()
     where = {"the_scope": scope, "the_key": key}
     for _ in range(_TRIES):
         if _reserve(session, scope, key, fingerprint):
+            return Once(_run(session, fn, where), replayed=False)
+        found = session.connection().execute(_find, where).one_or_none()
+        if found is not None:
+            return _replay(found, fingerprint)
+    raise LostRace(f"the record of {key!r} came and went {_TRIES} times meanwhile")
+
+
+def _run(session: Session, fn: Callable[[], Any], where: Mapping[str, str]) -> Any:
+    """Run ``fn`` and store its answer; undo both, and the reservation, when that fails."""
+    try:
+        with session.begin_nested():
             text = _json(fn())
             if len(text) > ANSWER_BYTES_MAX:
                 raise InvalidInput(f"an answer has at most {ANSWER_BYTES_MAX} bytes")
             answer = json.loads(text)
             session.flush()
             session.connection().execute(_store, {**where, "the_answer": {"answer": answer}})
-            return Once(answer, replayed=False)
-        found = session.connection().execute(_find, where).one_or_none()
-        if found is not None:
-            return _replay(found, fingerprint)
-    raise LostRace(f"the record of {key!r} came and went {_TRIES} times meanwhile")
+    except Exception:
+        # For a caller that catches this and commits. Where the database refuses, the transaction
+        # is lost, and the reservation with it.
+        with suppress(DBAPIError):
+            session.connection().execute(_unreserve, where)
+        raise
+    return answer
 
 
 def forget_once(session: Session, *, before: datetime, limit: int = 1000) -> int:
@@ -106,6 +123,13 @@ def _replay(found: Any, fingerprint: str) -> Once:
     if found.answer is None:
         raise InvalidInput("once was called inside itself with the same key", field="key")
     return Once(found.answer["answer"], replayed=True)
+
+
+def _check_name(field: str, value: Any, length_max: int) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= length_max or "\x00" in value:
+        raise InvalidInput(
+            f"the {field} of once is text of 1 to {length_max} characters", field=field
+        )
 
 
 def _fingerprint(request: Any) -> str:

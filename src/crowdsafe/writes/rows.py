@@ -51,7 +51,8 @@ def lock_row(session: Session, model: type[M], id: Any) -> M:
         table = table_of(model)
         key = key_column(table)
         session.connection().execute(update(table).where(key == id).values({key: key}))
-    row = session.get(model, id, with_for_update=True, populate_existing=True)
+    # OF this table alone: PostgreSQL cannot lock what an eagerly joined relationship leaves out.
+    row = session.get(model, id, with_for_update={"of": model}, populate_existing=True)
     if row is None:
         raise NotFound(f"there is no {model.__name__} {id!r}", id=id)
     return row

@@ -11,6 +11,7 @@ from sqlalchemy import Table, select, update
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import AlreadyMoved, ConfigError, ForbiddenTransition, NotFound
+from crowdsafe.store.retry import LostRace
 from crowdsafe.store.types import utcnow
 from crowdsafe.writes.rows import key_column, resolve_table, table_of
 
@@ -83,7 +84,8 @@ def transition(
     one wins and one log row is written. Does not hold: the machine is not checked against
     writes that go round this function. Proved by ``tests/writes/test_transition.py``.
 
-    Raises AlreadyMoved(current, by, at), ForbiddenTransition(current, allowed), NotFound;
+    Raises AlreadyMoved(current, by, at), ForbiddenTransition(current, allowed), NotFound,
+    StaleVersion when it was moved away and back meanwhile (a store then runs the write again);
     ConfigError when the column declares no StateMachine.
     """
     table = table_of(model)
@@ -101,7 +103,7 @@ def transition(
     at = utcnow()
     version = _move(session, table, id, column, from_, to, by, at)
     if version is None:
-        raise _why_lost(session, table, id, column, machine.log)
+        raise _why_lost(session, table, id, column, from_, machine.log)
     _expire_loaded(session, model, id)
     return Moved(
         from_,
@@ -141,8 +143,8 @@ def _move(
 
 
 def _why_lost(
-    session: Session, table: Table, id: Any, column: Any, log: Log | None
-) -> AlreadyMoved | NotFound:
+    session: Session, table: Table, id: Any, column: Any, from_: str, log: Log | None
+) -> AlreadyMoved | LostRace | NotFound:
     row = (
         session.connection()
         .execute(table.select().where(key_column(table) == id))
@@ -152,6 +154,8 @@ def _why_lost(
     if row is None:
         return NotFound(f"there is no {table.name} {id!r}", id=id)
     current = row[column]
+    if current == from_:
+        return LostRace(f"{table.name} {id!r} was moved away from {from_!r} and back meanwhile")
     by, at = row.get("updated_by"), row.get("updated_at")
     if log is not None:
         entries = resolve_table(log.table)
