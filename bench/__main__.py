@@ -49,11 +49,13 @@ def main() -> int:
             done.append(COMPARISONS[name](postgres, folder, plan))
             print(report.terminal(done[-1]), flush=True)
             postgres.drop_all()
+    arguments = " ".join(sys.argv[1:])
+    command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     took = (
-        f"Command: `make bench ARGS=--write`, {plan.rounds} rounds of {plan.cell_s:g} s for each "
-        f"figure, {(time.monotonic() - began) / 60:.1f} minutes in all"
+        f"Command: `{command}`; each figure from {plan.rounds} rounds of {plan.cell_s:g} s or "
+        f"longer; {(time.monotonic() - began) / 60:.1f} minutes in all"
     )
-    print(report.goals(done), f"\n{took}")
+    print(f"{report.goals(done)}\n\n{took}")
     if options.write:
         report.write_document(done, facts, took)
     return 0

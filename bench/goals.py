@@ -27,7 +27,9 @@ class Goal:
             return None
         if self.of == "rate":
             value = ratio(results, self.ours, self.peer, self.callers)
-            return Verdict(self.text, f"≥ {self.target:g}×", f"{value:.2f}×", value >= self.target)
+            return Verdict(
+                self.text, f"≥ {self.target:.3g}×", f"{value:.2f}×", value >= self.target
+            )
         ours = results[self.ours, self.callers].quantile_ms(0.99)
         peer = results[self.peer, self.callers].quantile_ms(0.99)
         met = ours <= self.target * peer

@@ -123,7 +123,8 @@ async def sqlite_lane(folder: Path, plan: Plan) -> Comparison:
         Goal("SQLite, 64 callers: FULL against its own NORMAL", lane, lane_normal, 64, 0.8),
         Goal("SQLite, 64 callers: Core closures against bare sqlite3 in one thread, NORMAL "
              "(7,000 where that does 23,000)", lane, bare_normal, 64, 7 / 23),
-        Goal("the same for a closure that builds its statement", built, bare_normal, 64, 7 / 23),
+        Goal("SQLite, 64 callers: the same for closures that build their statement",
+             built, bare_normal, 64, 7 / 23),
     ]  # fmt: skip
     about = (
         "One UPDATE of one row. “In one thread” is an executor of one thread that commits each "
