@@ -170,6 +170,30 @@ def test_a_timesheet_is_entered_submitted_approved_and_reopened(
     assert kinds == ["pay", "reversal"]
 
 
+def test_a_drafts_hours_are_changed_and_a_stale_change_is_refused(
+    desk: OpenDesk, plant: Plant
+) -> None:
+    page = desk("employee").open("/factory/timesheets")
+    row = page.locator("#timesheets tr[data-status=draft]").first
+    row.get_by_role("button", name="Edit").click()
+    expect(page.get_by_label("Monday", exact=True)).to_be_focused()
+    page.get_by_label("Sunday").fill("1.5")
+    page.get_by_role("button", name="Save the hours").click()
+    message = page.locator("#new-timesheet .message")
+    expect(message).to_contain_text("hours are saved")
+    key = row.get_attribute("data-key")
+    sheet = plant.get(f"/timesheets/{key}")
+    assert sheet["minutes"][6] == 90
+    row.get_by_role("button", name="Edit").click()
+    page.get_by_label("Sunday").fill("3")
+    body = {"minutes": [60] * 7, "version": sheet["version"]}
+    assert plant.call("manager", "PUT", f"/timesheets/{key}", body).status_code == 200
+    page.get_by_role("button", name="Save the hours").click()
+    expect(message).to_have_class("message message-refused")
+    expect(page.get_by_label("Sunday")).to_have_value("3")
+    assert plant.get(f"/timesheets/{key}")["minutes"] == [60] * 7
+
+
 def test_leave_is_requested_approved_and_cancelled_and_the_balance_follows(
     desk: OpenDesk, plant: Plant
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
+from tests.pages.conftest import OpenDesk
 from tests.pages.desk import Desk, Plant
 from tests.support.servers import running_server, start_server
 
@@ -74,3 +75,48 @@ def test_a_save_whose_answer_is_lost_is_saved_once(browser: Browser, tmp_path: P
         window.troubles = [each for each in window.troubles if "net::ERR_" not in each]
         window.check_clean()
         window.close()
+
+
+def test_a_resync_reloads_what_was_missed(desk: OpenDesk, plant: Plant) -> None:
+    window = desk("mara")
+    page = window.open("/factory/orders")
+    missed: list[str] = []
+
+    def say_resync(route: Route) -> None:
+        if not missed:
+            missed.append(plant.new_order()["number"])
+        body = "retry: 100\nid: 1\nevent: resync\ndata: {}\n\n"
+        route.fulfill(body=body, content_type="text/event-stream")
+
+    page.route("**/factory/api/events*", say_resync)
+    page.goto("/factory/orders?q=nothing-like-it")
+    page.get_by_label("Find").fill("")
+    expect(page.locator("#orders th").first).to_have_text(missed[0])
+
+
+_VISIBILITY = """
+    let state = "visible";
+    Object.defineProperty(document, "visibilityState", { get: () => state });
+    window.setVisibility = (to) => {
+        state = to;
+        document.dispatchEvent(new Event("visibilitychange"));
+    };
+"""
+
+
+def test_a_hidden_tab_gives_its_connection_back_and_catches_up(
+    desk: OpenDesk, plant: Plant
+) -> None:
+    window = desk("mara")
+    window.page.add_init_script(_VISIBILITY)
+    window.page.clock.install()
+    page = window.open("/factory/orders")
+    page.evaluate("setVisibility('hidden')")
+    page.clock.fast_forward(31_000)
+    expect(page.locator("#live-status")).to_have_text("paused")
+    order = plant.new_order()
+    row = page.locator(f"#orders tr[data-key='{order['id']}']")
+    expect(row).to_have_count(0)
+    page.evaluate("setVisibility('visible')")
+    expect(page.locator("#live-status")).to_have_text("live")
+    expect(row).to_have_count(1)

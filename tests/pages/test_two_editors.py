@@ -198,3 +198,17 @@ def test_coming_back_to_the_editor_shows_what_is_stored(desk: OpenDesk, plant: P
     page.go_back()
     expect(page.locator("#version")).to_have_text("2")
     expect(page.locator("#notes")).to_have_value("Ring twice.")
+
+
+def test_totals_follow_what_is_typed_and_are_what_is_stored(desk: OpenDesk, plant: Plant) -> None:
+    order = plant.new_order()
+    window = desk("mara")
+    page = window.open(f"/factory/orders/{order['id']}")
+    assert window.text("#total") == f"${order['total_cents'] / 100:,.2f}"
+    page.locator("[data-part=quantity]").fill("1,001")
+    page.locator("[data-part=unit_price_cents]").fill("0.05")
+    assert (window.text("#subtotal"), window.text("#gst")) == ("$50.05", "$5.01")
+    save(page)
+    stored = plant.get(f"/orders/{order['id']}")
+    assert (stored["gst_cents"], stored["total_cents"]) == (501, 5506)
+    assert window.text("#total") == "$55.06"

@@ -85,6 +85,7 @@ class Pages:
         self._files = _read_static(folders)
         self.version = _digest(self._files)
         self._environment = _environment(sections)
+        self.filters = self._environment.filters
         self._environment.globals["static"] = self.static_url
         self._environment.globals["sections"] = list(self.sections.values())
 

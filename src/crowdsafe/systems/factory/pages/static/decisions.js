@@ -12,7 +12,8 @@ import { run } from "./forms.js";
 /**
  * @param {object} options `body`, `template`, `message`, `empty` elements; `path` of the API's
  *   list; `event` type; `view(record)` what the row shows; `actions(record)` a list of
- *   {name, label, primary?, said}; `records` the first ones by id
+ *   {name, label, primary?, said} or, for one that is not a POST, {label, run(record)};
+ *   `records` the first ones by id
  */
 export function decisions({ body, template, message, empty, path, event, view, actions, records }) {
   const known = new Map(records.map((record) => [record.id, record]));
@@ -22,13 +23,13 @@ export function decisions({ body, template, message, empty, path, event, view, a
   function showActions(row) {
     const record = known.get(Number(row.dataset.key));
     const place = row.querySelector("[data-actions]");
-    if (row.dataset.shown === `${record.status}`) return;
+    if (row.dataset.shown === record.status) return;
     row.dataset.shown = record.status;
     const hadFocus = place.contains(document.activeElement);
     const buttons = actions(record).map((action) =>
       el(
         "button",
-        { type: "button", class: action.primary ? "small primary" : "small", on: { click: (e) => decide(e.currentTarget, record.id, action) } },
+        { type: "button", class: action.primary ? "small primary" : "small", on: { click: (e) => press(e.currentTarget, record.id, action) } },
         action.label,
         el("span", { class: "unseen" }, ` (${record.employee})`),
       ),
@@ -46,6 +47,11 @@ export function decisions({ body, template, message, empty, path, event, view, a
 
   async function reload(key) {
     put(await get(`${path}/${key}`));
+  }
+
+  function press(button, key, action) {
+    if (action.run) action.run(known.get(key));
+    else decide(button, key, action);
   }
 
   function decide(button, key, action) {

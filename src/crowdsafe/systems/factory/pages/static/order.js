@@ -5,15 +5,17 @@
 
 import { get, Submission } from "../api.js";
 import "../conflict-dialog.js";
-import { announce, el, fillWith, pageData, setText, showMessage } from "../dom.js";
+import { announce, pageData, setText, showMessage } from "../dom.js";
 import { formats } from "../format.js";
 import { coalesce, live } from "../live.js";
 import { merge, same } from "../merge.js";
-import { fill, localTimes } from "../rows.js";
+import { fill } from "../rows.js";
 import { cents, dollars, pieces, run } from "./forms.js";
+import { showAround, showMoves } from "./order-around.js";
 import { FIELDS, flat, patch, PARTS, withGone } from "./order-record.js";
 
-const { may, editing, priorities, cancellable, allocatable } = pageData("page-data");
+const { editing, priorities } = pageData("page-data");
+const GST_PERCENT = 10;
 const firstName = (name) => name.split(" ")[0];
 const byId = (id) => document.getElementById(id);
 
@@ -97,93 +99,39 @@ function show(record, from) {
   }
 }
 
+/** Amounts and totals of what the form holds now; a number that cannot be read counts as it was. */
+function showTotals() {
+  let subtotal = 0;
+  for (const row of items.children) {
+    const was = started.items.find((item) => String(item.id) === row.dataset.item);
+    const number = (part) => {
+      try {
+        return read[part](partOf(row, part).value);
+      } catch {
+        return was?.[part] ?? 0;
+      }
+    };
+    const amount = number("quantity") * number("unit_price_cents");
+    setText(row.querySelector("[data-text=amount_cents]"), formats.money(amount));
+    subtotal += amount;
+  }
+  const gst = Math.floor((subtotal * GST_PERCENT + 50) / 100);
+  setText(byId("subtotal"), formats.money(subtotal));
+  setText(byId("gst"), formats.money(gst));
+  setText(byId("total"), formats.money(subtotal + gst));
+}
+
 /** The editor starts again from `next`, holding `record`. */
 function startFrom(next, record = flat(next)) {
   started = next;
   show(record, next);
   setText(byId("version"), next.version);
   byId("stale").hidden = true;
+  showTotals();
 }
 
 function dropAdded() {
   for (const row of items.querySelectorAll("tr[data-product]")) row.remove();
-}
-
-// --- beside the form ---------------------------------------------------------------------
-
-function showAround() {
-  fill(document.querySelector("main"), order);
-  const log = order.stage_log.map((entry) => {
-    const node = byId("stage-entry").content.firstElementChild.cloneNode(true);
-    fill(node, entry);
-    return node;
-  });
-  fillWith(byId("stage-log"), log.reverse());
-  byId("no-log").hidden = log.length > 0;
-  fillWith(
-    byId("order-invoices"),
-    order.invoices.map((each) =>
-      el("li", { class: "spread" }, el("span", {}, each.number), el("span", {}, formats.money(each.total_cents))),
-    ),
-  );
-  byId("no-invoices").hidden = order.invoices.length > 0;
-  const invoicing = byId("to-invoice");
-  if (invoicing) invoicing.hidden = order.invoiced === "fully" || order.stage === "cancelled";
-  const allocating = byId("to-allocate");
-  if (allocating) allocating.hidden = !allocatable.includes(order.stage);
-  fillWith(
-    byId("allocations"),
-    order.allocations.map((each) =>
-      el(
-        "li",
-        { class: "spread" },
-        el("span", {}, each.product),
-        el("span", {}, `${formats.number(each.quantity)} `, el("span", { class: "chip", data: { state: each.state } }, formats.label(each.state))),
-      ),
-    ),
-  );
-  byId("no-allocations").hidden = order.allocations.length > 0;
-  showMoves();
-  localTimes();
-}
-
-const moving = new Submission();
-
-function showMoves() {
-  const moves = byId("moves");
-  const had = moves.contains(document.activeElement);
-  const buttons = [];
-  if (may.move_stage) {
-    for (const stage of order.next_stages) {
-      buttons.push(el("button", { type: "button", on: { click: (event) => move(event.target, stage) } }, `Move to ${formats.label(stage).toLowerCase()}`));
-    }
-  }
-  if (may.cancel_orders && cancellable.includes(order.stage)) {
-    buttons.push(el("button", { type: "button", class: "danger", on: { click: (event) => cancel(event.target) } }, "Cancel the order"));
-  }
-  fillWith(moves, buttons);
-  if (had) (moves.querySelector("button") ?? byId("stage-title")).focus?.();
-}
-
-function move(button, stage) {
-  run(button, byId("stage-message"), async () => {
-    await moving.send("POST", `${path}/stage`, { from_stage: order.stage, to_stage: stage });
-    await refresh();
-    return `Moved to ${formats.label(stage).toLowerCase()}.`;
-  });
-}
-
-function cancel(button) {
-  if (button.dataset.sure !== "yes") {
-    button.dataset.sure = "yes";
-    setText(button, "Cancel the order: press again to confirm");
-    return;
-  }
-  run(button, byId("stage-message"), async () => {
-    const { data } = await moving.send("POST", `${path}/cancel`, {});
-    await refresh();
-    return `Cancelled; ${formats.number(data.released_quantity)} pieces went back to stock.`;
-  });
 }
 
 // --- the others --------------------------------------------------------------------------
@@ -196,7 +144,7 @@ const refresh = coalesce(async () => {
   if (next.version < order.version) return;
   const moved = next.stage !== order.stage;
   order = next;
-  showAround();
+  showAround(order, refresh);
   if (moved) announce(`The order is now in ${formats.label(order.stage).toLowerCase()}.`);
   if (!saving) compare();
 });
@@ -283,14 +231,14 @@ async function save() {
       order = data.order;
       dropAdded();
       startFrom(order);
-      showAround();
+      showAround(order, refresh);
       return `Saved as version ${order.version}${others}.`;
     } catch (problem) {
       if (problem.status !== 409 || !problem.data.conflicts) throw problem;
     }
     const shown = await get(path);
     order = shown;
-    showAround();
+    showAround(order, refresh);
     const decided = await decide(mine, shown);
     if (!decided) return "Not saved. Your values are still here.";
     from = shown;
@@ -328,6 +276,7 @@ if (editing) {
     event.preventDefault();
     whileSaving(editor, save);
   });
+  items.addEventListener("input", showTotals);
   byId("bring-in").addEventListener("click", (event) => whileSaving(event.currentTarget, bringIn));
   byId("revert").addEventListener("click", () => {
     dropAdded();
@@ -338,6 +287,7 @@ if (editing) {
     const button = event.target.closest("[data-action=remove]");
     if (!button) return;
     button.closest("tr").remove();
+    showTotals();
     byId("add-product").focus();
   });
   byId("add-product").addEventListener("change", (event) => {
@@ -347,6 +297,7 @@ if (editing) {
     const row = addRow({ id: `new-${addedCount}`, product_code: code, description: name, quantity: 1, unit_price_cents: Number(price), amount_cents: Number(price), invoiced_quantity: 0 });
     row.dataset.product = event.target.value;
     event.target.value = "";
+    showTotals();
     partOf(row, "quantity").select();
   });
 } else {
@@ -355,4 +306,4 @@ if (editing) {
 // A browser that comes back to this page may have filled in what it held before; saved against
 // the newer version, that would undo what the others did in between.
 startFrom(order);
-showMoves();
+showMoves(order, refresh);

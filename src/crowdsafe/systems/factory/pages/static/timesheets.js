@@ -1,7 +1,7 @@
 /** Timesheets: enter a week, submit, approve, reopen. */
 
-import { pageData } from "../dom.js";
-import { money } from "../format.js";
+import { pageData, setText } from "../dom.js";
+import { clock, money } from "../format.js";
 import { decisions } from "./decisions.js";
 import { id, minutes, onSubmit, values } from "./forms.js";
 
@@ -14,6 +14,7 @@ function actions(sheet) {
   if (sheet.status === "draft" && mine) {
     found.push({ name: "submit", label: "Submit", primary: true, said: (s) => `${s.employee}’s week is submitted.` });
   }
+  if (sheet.status === "draft" && mine) found.push({ label: "Edit", run: startEditing });
   if (sheet.status === "submitted" && may.approve_timesheets) {
     found.push({ name: "approve", label: "Approve", primary: true, said: (s) => `${s.employee}’s week is approved: ${pay(s)}.` });
   }
@@ -41,12 +42,50 @@ const table = decisions({
 });
 
 const form = byId("new-timesheet");
+const days = form ? [...form.querySelectorAll("[data-day]")] : [];
+let editing = null; // the draft in the form, as it was when it was put there
+
+/** Puts a draft into the form: the next save replaces its hours, if nobody saved meanwhile. */
+function startEditing(sheet) {
+  editing = sheet;
+  form.closest("details").open = true;
+  form.elements.employee_id.value = sheet.employee_id;
+  form.elements.week_start.value = sheet.week_start;
+  sheet.minutes.forEach((each, day) => (days[day].value = each ? clock(each) : ""));
+  showEditing();
+  days[0].focus();
+}
+
+function showEditing() {
+  for (const name of ["employee_id", "week_start"]) form.elements[name].disabled = Boolean(editing);
+  byId("stop-editing").hidden = !editing;
+  setText(byId("sheet-title"), editing ? `Edit ${editing.employee}’s week` : "New timesheet");
+  setText(byId("sheet-save"), editing ? "Save the hours" : "Create timesheet");
+}
+
+function stopEditing() {
+  editing = null;
+  form.reset();
+  showEditing();
+}
+
+async function saveHours(submission) {
+  const body = { minutes: days.map((input) => minutes(input.value)) };
+  const path = `/factory/api/timesheets/${editing.id}`;
+  const { data } = await submission.send("PUT", path, body, { version: editing.version });
+  table.put(data);
+  stopEditing();
+  return `${data.employee}’s hours are saved.`;
+}
+
 if (form) {
+  byId("stop-editing").addEventListener("click", stopEditing);
   onSubmit(form, form.querySelector(".message"), async (submission) => {
+    if (editing) return saveHours(submission);
     const body = values(form);
     body.employee_id = id(body.employee_id, "an employee");
     if (!body.week_start) throw new Error("Choose a week.");
-    body.minutes = [...form.querySelectorAll("[data-day]")].map((input) => minutes(input.value));
+    body.minutes = days.map((input) => minutes(input.value));
     const { data } = await submission.send("POST", "/factory/api/timesheets", body);
     table.put(data);
     return `${data.employee}’s week is entered as a draft.`;
