@@ -9,11 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from crowdsafe.errors import CrowdsafeError
 
 __all__ = ["main", "worker"]
 
 _EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
 _PASSWORD_CHARS_READ_MAX = 10_000
 
 
@@ -29,8 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.startswith("crowdsafe"):
             raise
         return _complain(f"{error.name} is not installed: pip install 'crowdsafe[demo]'")
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return _complain(f"the database refused: {reason}")
     except KeyboardInterrupt:
-        return 0
+        return _EXIT_INTERRUPTED
     return code
 
 
@@ -49,16 +55,17 @@ def _serve(options: argparse.Namespace) -> int:
     from crowdsafe.server import ServerSettings, prepare, serving
 
     settings = ServerSettings(database=_database(options.database, options.data), demo=options.demo)
-    listener = serving.bind(options.host, options.port)
-    prepare(settings)
-    _announce(options, listener.getsockname()[1])
-    if options.workers == 1:
-        return serving.run_here(settings, listener)
-    return serving.run_workers(settings, listener, options.workers)
+    with serving.bind(options.host, options.port) as listener:
+        prepare(settings)
+        _announce(options, listener.getsockname()[1])
+        if options.workers == 1:
+            return serving.run_here(settings, listener)
+        return serving.run_workers(settings, listener, options.workers)
 
 
 def _announce(options: argparse.Namespace, port: int) -> None:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options.host, options.host)  # noqa: S104
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104
+    shown = f"[{shown}]" if ":" in shown else shown
     print(f"crowdsafe is at http://{shown}:{port}  (Ctrl-C ends it)")
     if options.demo:
         from crowdsafe.identity.demo import DEMO_USERS, demo_password
@@ -108,8 +115,9 @@ def _complain(message: str) -> int:
 
 
 def _log_to_stderr() -> None:
+    wanted = os.environ.get("CROWDSAFE_LOG_LEVEL", "").upper()
     logging.basicConfig(
-        level=os.environ.get("CROWDSAFE_LOG_LEVEL", "WARNING").upper(),
+        level=logging.getLevelNamesMapping().get(wanted, logging.WARNING),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,6 +16,7 @@ from tests.web.live import live
 from tests.web.small import make_app
 
 from crowdsafe.web.fastapi import Limits
+from crowdsafe.web.limits import Guard
 
 MEGABYTE = 1_000_000
 
@@ -143,3 +146,28 @@ def test_a_client_that_leaves_midway_harms_nobody(
             connection.sendall(b"POST /sales HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
     assert httpx.get(f"{server}/slow?seconds=0").status_code == 200
     assert "Traceback" not in caplog.text
+
+
+def test_it_reads_on_for_a_moment_so_that_the_sender_sees_the_answer() -> None:
+    """Closing at once can reset the connection, and the 413 is lost with it."""
+    taken: list[int] = []
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        taken.append(len(sent))
+        return {"type": "http.request", "body": b" " * 100_000, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def nobody(*_: Any) -> None:
+        raise AssertionError("the application was called")
+
+    headers = [(b"content-length", b"50000000")]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    asyncio.run(Guard(nobody)(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert sent[1]["more_body"] is True
+    assert sent[-1]["more_body"] is False
+    # Ten more pieces were read, after the answer was sent and before it was finished.
+    assert taken == [2] * 10

@@ -175,6 +175,10 @@ def run_workers(settings: ServerSettings, listener: socket.socket, count: int) -
 
     A worker that dies is started anew, at most five times in thirty seconds; then all stop with
     exit code 1.
+
+    Holds: on a signal, requests that were read are answered (after three seconds with a 503), and
+    all have ended within five. Does not hold: a connection that the kernel took in but no worker
+    has read yet is reset. Proved by ``tests/cli/test_serve.py``.
     """
     stop = _StopFlag()
     restarts: deque[float] = deque()

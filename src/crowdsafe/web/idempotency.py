@@ -92,7 +92,8 @@ def once_answer(
 
     Holds: under one key in one scope the effects happen once, and every later call gets the
     first one's answer, in any process and after any crash. Does not hold: a refusal is not
-    stored (it changed nothing), so a repeat of a refused request is judged anew.
+    stored (it changed nothing), so a repeat of a refused request is judged anew. Proved by
+    ``tests/web/test_idempotency.py``.
     """
 
     def run() -> dict[str, Any]:

@@ -97,7 +97,13 @@ class OpenRequests:
 
 
 class Guard:
-    """ASGI middleware around a whole application."""
+    """ASGI middleware around a whole application.
+
+    Holds: no request reads more than ``body_bytes_max`` (and a megabyte that is thrown away), none
+    waits longer than ``deadline_s`` for the start of its answer, and no exception's text reaches a
+    client. Does not hold: a limit on one client; a stream goes on after it has begun. Proved by
+    ``tests/web/test_body_limit.py``, ``tests/web/test_errors_over_http.py``.
+    """
 
     def __init__(
         self, app: App, limits: Limits | None = None, requests: OpenRequests | None = None
