@@ -11,6 +11,8 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "BENCHMARKS.md"
 BEGIN = "<!-- written by `make bench ARGS=--write`: begin -->"
 END = "<!-- written by `make bench ARGS=--write`: end -->"
 HEADERS = ["callers", "contender", "per second", "rounds", "p50 ms", "p99 ms", "crowdsafe is"]
+WORDS = ("contender", "goal", "errors", "")
+"""Headers of the columns that hold words, which begin at the left."""
 GOAL_HEADERS = ["goal", "wanted", "measured", ""]
 
 
@@ -75,17 +77,14 @@ def write_document(comparisons: Sequence[Comparison], machine: Sequence[str], to
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) if _wordy(cell) else cell.rjust(width)
-                       for cell, width in zip(row, widths, strict=True)).rstrip()
+    to_the_left = [header in WORDS for header in rows[0]]
+    lines = ["  ".join(cell.ljust(width) if left else cell.rjust(width)
+                       for cell, width, left in zip(row, widths, to_the_left, strict=True)).rstrip()
              for row in rows]  # fmt: skip
-    return [lines[0], "-" * min(sum(widths) + 2 * len(widths), 150), *lines[1:]]
-
-
-def _wordy(cell: str) -> bool:
-    return not cell[:1].isdigit()
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
 def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---" if header in ("contender", "goal", "errors", "") else "---:"
+    rule = ["---" if header in WORDS else "---:"
             for header in headers]  # fmt: skip
     return ["| " + " | ".join(line) + " |" for line in (headers, rule, *rows)]
