@@ -43,16 +43,16 @@ class User(asyncio.Protocol):
         if not found or len(rest) < _content_length(head):
             return
         self._buffer = b""
-        self._count(head[9:12].decode())
+        self._count(head[9:12].decode(), rest)
         if time.perf_counter() < self.until:
             self._send()
         else:
             self.transport.close()
 
-    def _count(self, status: str) -> None:
+    def _count(self, status: str, body: bytes) -> None:
         now = time.perf_counter()
         if status != "200":
-            self.errors[f"status {status}"] += 1
+            self.errors[f"{status} {_problem(body)}"] += 1
         elif self.began < self.warm_until:
             self.in_warm_up += 1
         else:
@@ -70,6 +70,14 @@ def _content_length(head: bytes) -> int:
         if line.startswith(b"content-length:"):
             return int(line[15:])
     raise ValueError(f"an answer without Content-Length: {head!r}")
+
+
+def _problem(body: bytes) -> str:
+    try:
+        problem = json.loads(body)["type"]
+    except (ValueError, KeyError, TypeError):
+        return "without a problem type"
+    return str(problem).rpartition("/")[2]
 
 
 def main() -> None:
