@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 PASSWORD = "crowd"
 LIVE_S_MAX = 1.0
 """How soon a change shows on another screen."""
+ATTEMPTS = 5
+"""How often that is tried: on a machine that does much else, one in time is enough."""
 WAIT_MS = 10_000
 LAUNCH_ARGS = [
     "--no-sandbox",

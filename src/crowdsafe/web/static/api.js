@@ -132,7 +132,7 @@ export class Submission {
 
 /** Runs a submit handler with its buttons off meanwhile, so that a double click is one. */
 export async function whileBusy(form, work) {
-  const buttons = form.matches("button") ? [form] : [...form.querySelectorAll("button")];
+  const buttons = form.matches("form") ? [...form.querySelectorAll("button")] : [form];
   const wereOn = buttons.filter((button) => !button.disabled);
   wereOn.forEach((button) => button.setAttribute("aria-disabled", "true"));
   try {

@@ -128,26 +128,45 @@ export function live() {
   return shared;
 }
 
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /**
- * Joins many calls into one run at a time: while `work` runs, further calls ask for
- * exactly one more run. For reloads that events set off.
+ * For what events set off: `ask(key)` runs `work(key)`, one at a time, and once more for a
+ * key that was asked for meanwhile. What fails for a passing reason (the server is away) is
+ * tried again until it works, so that an event is never received in vain.
  */
-export function coalesce(work) {
-  let running = false;
-  let again = false;
-  return async function run() {
-    if (running) {
-      again = true;
-      return;
+export function follow(work) {
+  const wanted = new Set();
+  let running = null;
+
+  async function run() {
+    for (let failures = 0; wanted.size > 0; ) {
+      const [key] = wanted;
+      wanted.delete(key);
+      try {
+        await work(key);
+        failures = 0;
+      } catch (problem) {
+        if (problem.status === 401) announce(problem.message);
+        if (!problem.passing) throw problem;
+        wanted.add(key);
+        failures += 1;
+        await pause(Math.min(RETRY_MIN_MS * 2 ** failures, RETRY_MAX_MS));
+      }
     }
-    running = true;
-    try {
-      do {
-        again = false;
-        await work();
-      } while (again);
-    } finally {
-      running = false;
-    }
+  }
+
+  return function ask(key) {
+    wanted.add(key);
+    running ??= run().finally(() => {
+      running = null;
+    });
+    return running;
   };
+}
+
+/** The same for work that is the whole page's: many calls are one run, or one more. */
+export function coalesce(work) {
+  const ask = follow(work);
+  return () => ask("all");
 }

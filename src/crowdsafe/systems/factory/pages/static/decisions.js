@@ -5,7 +5,7 @@
 
 import { get, Submission } from "../api.js";
 import { el, fillWith } from "../dom.js";
-import { coalesce, live } from "../live.js";
+import { coalesce, follow, live } from "../live.js";
 import { Rows } from "../rows.js";
 import { run } from "./forms.js";
 
@@ -45,9 +45,13 @@ export function decisions({ body, template, message, empty, path, event, view, a
     empty.hidden = rows.count > 0;
   }
 
-  async function reload(key) {
-    put(await get(`${path}/${key}`));
-  }
+  const refresh = follow(async (key) => {
+    try {
+      put(await get(`${path}/${key}`));
+    } catch (problem) {
+      if (![403, 404].includes(problem.status)) throw problem; // somebody else's
+    }
+  });
 
   function press(button, key, action) {
     if (action.run) action.run(known.get(key));
@@ -59,33 +63,21 @@ export function decisions({ body, template, message, empty, path, event, view, a
     run(button, message, async () => {
       try {
         await submissions.get(key).send("POST", `${path}/${key}/${action.name}`, {});
-      } finally {
-        await reload(key);
+      } catch (problem) {
+        refresh(key);
+        throw problem;
       }
+      await refresh(key);
       return action.said(known.get(key));
     });
   }
 
-  const pending = new Set();
-  const refresh = coalesce(async () => {
-    const wanted = [...pending];
-    pending.clear();
-    for (const key of wanted) {
-      try {
-        await reload(key);
-      } catch (problem) {
-        if (![403, 404].includes(problem.status)) throw problem; // somebody else's
-      }
-    }
-  });
-
-  live().on(event, (data) => {
-    pending.add(data.id);
-    refresh();
-  });
-  live().onResync(async () => {
-    for (const record of (await get(`${path}?limit=200`)).items.reverse()) put(record);
-  });
+  live().on(event, (data) => refresh(data.id));
+  live().onResync(
+    coalesce(async () => {
+      for (const record of (await get(`${path}?limit=200`)).items.reverse()) put(record);
+    }),
+  );
 
   message.tabIndex = -1;
   for (const row of body.querySelectorAll(":scope > [data-key]")) showActions(row);

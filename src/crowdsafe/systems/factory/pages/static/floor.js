@@ -1,9 +1,9 @@
 /** The floor board: one column a stage; a move names the stage that its sender saw. */
 
 import { get, Submission } from "../api.js";
-import { el, fillWith, pageData, setText, showMessage } from "../dom.js";
+import { el, fillWith, pageData, setText } from "../dom.js";
 import { label } from "../format.js";
-import { coalesce, live } from "../live.js";
+import { coalesce, follow, live } from "../live.js";
 import { fill, flash } from "../rows.js";
 import { run } from "./forms.js";
 
@@ -72,40 +72,39 @@ function move(button, card, stage) {
     const seen = card.dataset.stage;
     try {
       await submission.get(key).send("POST", `${API}/orders/${key}/stage`, { from_stage: seen, to_stage: stage });
-    } finally {
-      put(await get(`${API}/orders/${key}`));
+    } catch (problem) {
+      refresh(Number(key));
+      throw problem;
     }
+    await refresh(Number(key));
     return `${card.querySelector("[data-text=number]").textContent} is in ${label(stage).toLowerCase()} now.`;
   });
 }
 
-const pending = new Set();
-const refresh = coalesce(async () => {
-  const wanted = [...pending];
-  pending.clear();
-  for (const key of wanted) {
-    try {
-      put(await get(`${API}/orders/${key}`));
-    } catch (problem) {
-      if (problem.status !== 404) throw problem;
-      cardOf(key)?.remove();
-      countCards();
-    }
+const refresh = follow(async (key) => {
+  try {
+    put(await get(`${API}/orders/${key}`));
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+    cardOf(key)?.remove();
+    countCards();
   }
 });
 
-live().on("order.changed", (event) => {
-  pending.add(event.id);
-  refresh();
-});
+live().on("order.changed", (event) => refresh(event.id));
 live().on("order.deleted", (event) => {
   cardOf(event.id)?.remove();
   countCards();
 });
-live().onResync(() => {
-  showMessage(message, "ok", "");
-  for (const card of board.querySelectorAll(".board-card")) pending.add(Number(card.dataset.key));
-  refresh();
+/** What is on the board, and the newest orders, which may not be on it yet. */
+const reload = coalesce(async () => {
+  const page = await get(`${API}/orders?open_only=true&limit=200`);
+  for (const order of page.items) put(order);
+  const found = new Set(page.items.map((order) => String(order.id)));
+  for (const card of board.querySelectorAll(".board-card")) {
+    if (!found.has(card.dataset.key) && card.dataset.stage !== "cleared") refresh(Number(card.dataset.key));
+  }
 });
+live().onResync(reload);
 
 board.querySelectorAll(".board-card").forEach(showMoves);

@@ -1,6 +1,6 @@
 /** What the factory's forms share: reading numbers, running a submit, saying how it went. */
 
-import { announce, showMessage } from "../dom.js";
+import { announce, el, showMessage } from "../dom.js";
 import { Submission, whileBusy } from "../api.js";
 
 /** "1,200" to 1200. Throws with words for the user. */
@@ -58,6 +58,13 @@ export function onSubmit(form, message, work) {
     event.preventDefault();
     await run(form, message, () => work(submission));
   });
+}
+
+/** Runs `work` when the button is pressed; what went wrong is said beneath it. */
+export function onPress(button, work) {
+  const message = el("p", { class: "message", role: "status", hidden: true });
+  (button.closest(".actions") ?? button).after(message);
+  button.addEventListener("click", () => run(button, message, work));
 }
 
 /** Runs a change and says how it went. Returns whether it worked. */

@@ -5,7 +5,7 @@ import { fillWith, setText } from "../dom.js";
 import { money, number } from "../format.js";
 import { coalesce, live } from "../live.js";
 import { fill, localTimes, Rows } from "../rows.js";
-import { onSubmit, pieces } from "./forms.js";
+import { onPress, onSubmit, pieces, run } from "./forms.js";
 
 const API = "/factory/api";
 const byId = (name) => document.getElementById(name);
@@ -24,7 +24,7 @@ live().on("invoice.created", refresh);
 live().onResync(refresh);
 
 const more = byId("more");
-more.addEventListener("click", async () => {
+onPress(more, async () => {
   const page = await get(`${API}/invoices?limit=50&cursor=${more.dataset.cursor}`);
   for (const invoice of page.items) put(invoice, { atEnd: true, quiet: true });
   more.dataset.cursor = page.next_cursor ?? "";
@@ -82,10 +82,12 @@ async function choose(orderId) {
 const form = byId("new-invoice");
 if (form) {
   const select = byId("invoice-order");
-  select.addEventListener("change", () => choose(select.value));
+  const message = form.querySelector(".message");
+  const chosen = () => run(select, message, () => choose(select.value));
+  select.addEventListener("change", chosen);
   items.addEventListener("input", showKind);
-  if (select.value) choose(select.value);
-  onSubmit(form, form.querySelector(".message"), async (submission) => {
+  if (select.value) chosen();
+  onSubmit(form, message, async (submission) => {
     if (!order) throw new Error("Choose an order.");
     const { parts, whole } = wanted();
     if (parts.length === 0) throw new Error("Nothing to invoice: enter pieces.");

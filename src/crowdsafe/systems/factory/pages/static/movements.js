@@ -3,6 +3,7 @@
 import { get } from "../api.js";
 import { coalesce, live } from "../live.js";
 import { fill, localTimes, Rows } from "../rows.js";
+import { onPress } from "./forms.js";
 
 const figures = document.getElementById("figures");
 const key = Number(figures.dataset.stock);
@@ -24,7 +25,7 @@ live().on("stock.changed", (event) => {
 live().onResync(refresh);
 
 const more = document.getElementById("more");
-more.addEventListener("click", async () => {
+onPress(more, async () => {
   const page = await get(`${path}?limit=50&cursor=${more.dataset.cursor}`);
   for (const movement of page.items) rows.put(movement, { atEnd: true, quiet: true });
   more.dataset.cursor = page.next_cursor ?? "";

@@ -65,9 +65,11 @@ function move(button, order, stage, refresh) {
     const path = `/factory/api/orders/${order.id}/stage`;
     try {
       await moving.send("POST", path, { from_stage: order.stage, to_stage: stage });
-    } finally {
-      await refresh();
+    } catch (problem) {
+      refresh();
+      throw problem;
     }
+    await refresh();
     return `Moved to ${formats.label(stage).toLowerCase()}.`;
   });
 }

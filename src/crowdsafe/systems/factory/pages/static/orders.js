@@ -1,33 +1,37 @@
 /** The table of orders: filter, new orders, and changes as they happen. */
 
 import { get } from "../api.js";
-import { el, setText, showMessage } from "../dom.js";
-import { coalesce, live } from "../live.js";
+import { el, pageData, setText, showMessage } from "../dom.js";
+import { coalesce, follow, live } from "../live.js";
 import { Rows } from "../rows.js";
-import { cents, id, onSubmit, pieces, values } from "./forms.js";
+import { cents, id, onPress, onSubmit, pieces, values } from "./forms.js";
 
 const API = "/factory/api";
 const ITEMS_MAX = 100;
+
+const SEARCH_PAUSE_MS = 250;
 
 const body = document.getElementById("orders");
 const filter = document.getElementById("filter");
 const rows = new Rows(body, document.getElementById("order-row"), { max: 1000, after: hideUnwanted });
 
-function matches(row) {
+// --- the filter: at once on the rows that are here, a moment later on all of them ---------
+
+function matches(order) {
   const wanted = values(filter);
-  const shown = (name) => row.querySelector(`[data-text=${name}]`)?.textContent ?? "";
-  const stage = row.querySelector("[data-state-of=stage]").dataset.state;
-  const priority = row.querySelector("[data-state-of=priority]").dataset.state;
-  const text = `${shown("number")} ${shown("client")} ${shown("updated_by_name")}`.toLowerCase();
+  const text = [order.number, order.client, order.contact_name, order.purchase_order].join(" ").toLowerCase();
   return (
-    (!wanted.stage || wanted.stage === stage) &&
-    (!wanted.priority || wanted.priority === priority) &&
-    (wanted.q ?? "").toLowerCase().split(/\s+/).every((word) => text.includes(word))
+    (!wanted.stage || wanted.stage === order.stage) &&
+    (!wanted.priority || wanted.priority === order.priority) &&
+    text.includes((wanted.q ?? "").trim().toLowerCase())
   );
 }
 
-function hideUnwanted(row) {
-  row.hidden = !matches(row) && !row.contains(document.activeElement);
+const known = new Map(pageData("orders-data").map((order) => [order.id, order]));
+
+function hideUnwanted(row, order) {
+  known.set(order.id, order);
+  row.hidden = !matches(order) && !row.contains(document.activeElement);
 }
 
 function countShown() {
@@ -36,50 +40,55 @@ function countShown() {
   document.getElementById("no-orders").hidden = shown > 0;
 }
 
-function applyFilter() {
-  for (const row of body.querySelectorAll(":scope > [data-key]")) hideUnwanted(row);
-  countShown();
-  const query = new URLSearchParams(values(filter)).toString();
-  history.replaceState(null, "", query ? `?${query}` : location.pathname);
+function query(cursor = "") {
+  const wanted = values(filter);
+  const found = new URLSearchParams({ limit: "200" });
+  for (const [name, value] of [["search", wanted.q], ["stage", wanted.stage], ["priority", wanted.priority], ["cursor", cursor]]) {
+    if (value) found.set(name, value);
+  }
+  return `${API}/orders?${found}`;
 }
 
-filter.addEventListener("input", applyFilter);
-filter.addEventListener("submit", (event) => {
-  event.preventDefault();
-  applyFilter();
-});
-
-// --- what the others do ----------------------------------------------------------------
-
-const pending = new Map();
-const refresh = coalesce(async () => {
-  const wanted = [...pending.keys()];
-  pending.clear();
-  for (const key of wanted) {
-    try {
-      rows.put(await get(`${API}/orders/${key}`));
-    } catch (problem) {
-      if (problem.status !== 404) throw problem;
-      rows.remove(key);
-    }
-  }
-  countShown();
-});
-
-live().on("order.changed", (event) => {
-  pending.set(event.id, true);
-  refresh();
-});
-live().on("order.deleted", (event) => {
-  rows.remove(event.id);
-  countShown();
-});
-live().onResync(async () => {
-  const page = await get(`${API}/orders?limit=200`);
+const reload = coalesce(async () => {
+  const page = await get(query());
   rows.replaceAll(page.items);
   showCursor(page.next_cursor);
   countShown();
 });
+
+let pause = null;
+
+filter.addEventListener("input", () => {
+  for (const row of body.querySelectorAll(":scope > [data-key]")) hideUnwanted(row, known.get(Number(row.dataset.key)));
+  countShown();
+  const shown = new URLSearchParams(values(filter)).toString();
+  history.replaceState(null, "", shown ? `?${shown}` : location.pathname);
+  clearTimeout(pause);
+  pause = setTimeout(reload, SEARCH_PAUSE_MS);
+});
+filter.addEventListener("submit", (event) => {
+  event.preventDefault();
+  reload();
+});
+
+// --- what the others do ----------------------------------------------------------------
+
+const refresh = follow(async (key) => {
+  try {
+    rows.put(await get(`${API}/orders/${key}`));
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+    rows.remove(key);
+  }
+  countShown();
+});
+
+live().on("order.changed", (event) => refresh(event.id));
+live().on("order.deleted", (event) => {
+  rows.remove(event.id);
+  countShown();
+});
+live().onResync(reload);
 
 // --- older ones ------------------------------------------------------------------------
 
@@ -90,8 +99,8 @@ function showCursor(cursor) {
   more.hidden = !cursor;
 }
 
-more.addEventListener("click", async () => {
-  const page = await get(`${API}/orders?limit=200&cursor=${encodeURIComponent(body.dataset.nextCursor)}`);
+onPress(more, async () => {
+  const page = await get(query(body.dataset.nextCursor));
   for (const order of page.items) rows.put(order, { atEnd: true, quiet: true });
   showCursor(page.next_cursor);
   countShown();
@@ -152,5 +161,3 @@ if (form) {
     return "";
   });
 }
-
-applyFilter();

@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { pageData } from "../dom.js";
 import { number } from "../format.js";
-import { coalesce, live } from "../live.js";
+import { coalesce, follow, live } from "../live.js";
 import { Rows } from "../rows.js";
 import { id, onSubmit, pieces, values } from "./forms.js";
 
@@ -31,23 +31,17 @@ function put(stock) {
 /** One stock row: the list pages by id, so the page of one after the id before is that row. */
 const fetchRow = async (key) => (await get(`${API}/stock?cursor=${key - 1}&limit=1`)).items[0];
 
-const pending = new Set();
-const refresh = coalesce(async () => {
-  const wanted = [...pending];
-  pending.clear();
-  for (const key of wanted) {
-    const stock = await fetchRow(key);
-    if (stock?.id === key) put(stock);
-  }
+const refresh = follow(async (key) => {
+  const stock = await fetchRow(key);
+  if (stock?.id === key) put(stock);
 });
 
-live().on("stock.changed", (event) => {
-  pending.add(event.id);
-  refresh();
-});
-live().onResync(async () => {
-  for (const stock of (await get(`${API}/stock?limit=200`)).items) put(stock);
-});
+live().on("stock.changed", (event) => refresh(event.id));
+live().onResync(
+  coalesce(async () => {
+    for (const stock of (await get(`${API}/stock?limit=200`)).items) put(stock);
+  }),
+);
 
 body.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action=choose]");
