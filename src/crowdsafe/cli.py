@@ -52,7 +52,8 @@ def worker() -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from crowdsafe.server import ServerSettings, prepare, serving
+    from crowdsafe.server import serving
+    from crowdsafe.server.app import ServerSettings, prepare
 
     settings = ServerSettings(database=_database(options.database, options.data), demo=options.demo)
     with serving.bind(options.host, options.port) as listener:

@@ -12,7 +12,7 @@ import pytest
 from tests.support.pg_server import PgServer
 from tests.support.servers import running_server
 
-from crowdsafe.server import ServerSettings, create_app
+from crowdsafe.server.app import ServerSettings, create_app
 
 
 def eventually(check: Callable[[], bool], within_s: float = 15) -> None:

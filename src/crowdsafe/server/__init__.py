@@ -1,7 +1,4 @@
-"""The server of the systems: one application, in one process or in several."""
+"""The server of the systems: one application (``app``), in one process or in several (``serving``).
 
-from __future__ import annotations
-
-from crowdsafe.server.app import ServerSettings, begin_shutdown, create_app, prepare
-
-__all__ = ["ServerSettings", "begin_shutdown", "create_app", "prepare"]
+Imports nothing by itself, so that ``crowdsafe user`` needs no web framework.
+"""
