@@ -79,3 +79,20 @@ def test_a_role_is_needed(tmp_path: Path) -> None:
     done = add(tmp_path, "mara")
     assert done.returncode == 2
     assert "--role" in done.stderr
+
+
+def test_it_needs_no_web_framework(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom crowdsafe.cli import main\n"
+        f"code = main(['user', 'add', 'mara', '--role', 'sales', '--data', {str(tmp_path)!r}])\n"
+        "assert 'fastapi' not in sys.modules\nsys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=PASSWORD + "\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
