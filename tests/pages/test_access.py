@@ -25,6 +25,8 @@ PATHS = (
     "/factory/timesheets",
     "/factory/leave",
     "/factory/orders/999999",
+    "/problems",
+    "/problems/edit-conflict",
 )
 SCHEMES = ("light", "dark")
 _RUN = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations

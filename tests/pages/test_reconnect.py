@@ -120,3 +120,22 @@ def test_a_hidden_tab_gives_its_connection_back_and_catches_up(
     page.evaluate("setVisibility('visible')")
     expect(page.locator("#live-status")).to_have_text("live")
     expect(row).to_have_count(1)
+
+
+def test_whoever_is_signed_out_is_told_and_keeps_what_they_typed(
+    desk: OpenDesk, plant: Plant
+) -> None:
+    order = plant.new_order()
+    window = desk("mara")
+    window.page.add_init_script(_VISIBILITY)
+    window.page.clock.install()
+    page = window.open(f"/factory/orders/{order['id']}")
+    page.fill("#notes", "Half written")
+    window.context.clear_cookies()
+    page.evaluate("setVisibility('hidden')")
+    page.clock.fast_forward(31_000)
+    page.evaluate("setVisibility('visible')")
+    expect(page.locator("#live-status")).to_have_text("signed out")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#editor-message")).to_contain_text("You are signed out.")
+    expect(page.locator("#notes")).to_have_value("Half written")

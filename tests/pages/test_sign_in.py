@@ -87,3 +87,12 @@ def test_an_employee_sees_their_own_timesheets_only(desk: OpenDesk) -> None:
     page = desk("employee").open("/factory/timesheets")
     names = set(page.locator("#timesheets th").all_inner_texts())
     assert names == {"Liam Foster"}
+
+
+def test_an_address_that_is_none_is_a_page_that_says_so(desk: OpenDesk) -> None:
+    page = desk("mara").page
+    for path in ("/factory/orders/abc", f"/factory/orders/{10**30}", "/factory/stock/0"):
+        answer = page.goto(path)
+        assert answer is not None
+        assert answer.status == 404
+        expect(page.get_by_role("heading", level=1)).to_have_text("Not found")

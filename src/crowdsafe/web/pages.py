@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import (
@@ -28,7 +29,7 @@ from jinja2 import (
     StrictUndefined,
 )
 
-from crowdsafe.errors import CrowdsafeError, NotAuthenticated
+from crowdsafe.errors import CrowdsafeError, NotAuthenticated, NotFound
 from crowdsafe.identity import User
 from crowdsafe.web.problem import problem_of
 
@@ -174,6 +175,8 @@ def _as_page(pages: Pages, handler: _Handler) -> _Handler:
             response = pages.error(request, error)
             response.headers.update(problem_of(error).headers)
             return response
+        except RequestValidationError:
+            return pages.error(request, NotFound("There is no page at this address."))
 
     return handle
 

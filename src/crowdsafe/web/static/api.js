@@ -110,8 +110,11 @@ export class Submission {
   #key = null;
 
   async send(method, path, body, options = {}) {
-    if (this.#running) return this.#running;
     const print = JSON.stringify([method, path, body ?? null, options.version ?? null]);
+    while (this.#running) {
+      if (print === this.#print) return this.#running;
+      await this.#running.catch(() => null);
+    }
     if (print !== this.#print) {
       this.#print = print;
       this.#key = newKey();

@@ -12,7 +12,12 @@ import { announce, setText } from "./dom.js";
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 10_000;
 const HIDDEN_CLOSE_MS = 30_000;
-const STATES = { live: "live", reconnecting: "reconnecting", paused: "paused" };
+const STATES = { live: "live", reconnecting: "reconnecting", paused: "paused", out: "signed out" };
+const SAID = {
+  live: "Live again.",
+  reconnecting: "Connection lost. Reconnecting.",
+  out: "You are signed out. What you typed is kept; sign in again in another window.",
+};
 
 class Live {
   #url;
@@ -79,6 +84,18 @@ class Live {
     this.#show("reconnecting");
     if (source.readyState !== EventSource.CLOSED) return; // the browser is trying again
     this.#failures += 1;
+    this.#againUnlessSignedOut(source);
+  }
+
+  /** An EventSource hides why it was refused, so another address is asked. */
+  async #againUnlessSignedOut(source) {
+    const answer = await fetch("/auth/me", { cache: "no-store" }).catch(() => null);
+    if (source !== this.#source) return;
+    if (answer?.status === 401) {
+      this.#close();
+      this.#show("out");
+      return;
+    }
     const wait_ms = Math.min(RETRY_MIN_MS * 2 ** this.#failures, RETRY_MAX_MS) * (0.5 + Math.random() / 2);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#open(), wait_ms);
@@ -114,7 +131,7 @@ class Live {
       setText(pill, STATES[state]);
     }
     if (before === null || state === "paused" || before === "paused") return;
-    announce(state === "live" ? "Live again." : "Connection lost. Reconnecting.");
+    announce(SAID[state]);
   }
 }
 

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 
 from crowdsafe.feed import head
 from crowdsafe.identity import User
+from crowdsafe.systems.factory.api.documented import PathId
 from crowdsafe.systems.factory.pages import reads
 from crowdsafe.systems.factory.pages.may import may_of
+from crowdsafe.systems.factory.schemas import ID_MAX
 from crowdsafe.web.fastapi import CurrentUser, store_of
 from crowdsafe.web.pages import NavItem, Pages, Section
 
@@ -40,6 +42,7 @@ SECTION = Section(
 
 Show = Callable[..., Awaitable[Response]]
 Text = Annotated[str, Query(max_length=100)]
+OptionalId = Annotated[int, Query(ge=0, le=ID_MAX)]
 
 
 def page_router(pages: Pages) -> APIRouter:
@@ -82,7 +85,7 @@ def _order_pages(router: APIRouter, show: Show) -> None:
         )
 
     @router.get("/factory/orders/{order_id}")
-    async def order(request: Request, user: CurrentUser, order_id: int) -> Response:
+    async def order(request: Request, user: CurrentUser, order_id: PathId) -> Response:
         return await show(request, user, "order.html", reads.order, order_id=order_id)
 
     @router.get("/factory/floor")
@@ -90,21 +93,21 @@ def _order_pages(router: APIRouter, show: Show) -> None:
         return await show(request, user, "floor.html", reads.floor)
 
     @router.get("/factory/invoices")
-    async def invoices(request: Request, user: CurrentUser, order: int = 0) -> Response:
+    async def invoices(request: Request, user: CurrentUser, order: OptionalId = 0) -> Response:
         return await show(request, user, "invoices.html", reads.invoices, order_id=order)
 
 
 def _stock_pages(router: APIRouter, show: Show) -> None:
     @router.get("/factory/stock")
     async def stock(
-        request: Request, user: CurrentUser, order: Text = "", client: int = 0
+        request: Request, user: CurrentUser, order: Text = "", client: OptionalId = 0
     ) -> Response:
         return await show(
             request, user, "stock.html", reads.stock, order_number=order, client_id=client
         )
 
     @router.get("/factory/stock/{stock_id}")
-    async def movements(request: Request, user: CurrentUser, stock_id: int) -> Response:
+    async def movements(request: Request, user: CurrentUser, stock_id: PathId) -> Response:
         return await show(request, user, "movements.html", reads.movements, stock_id=stock_id)
 
 

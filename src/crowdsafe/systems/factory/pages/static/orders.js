@@ -1,7 +1,7 @@
 /** The table of orders: filter, new orders, and changes as they happen. */
 
 import { get } from "../api.js";
-import { el, pageData, setText, showMessage } from "../dom.js";
+import { announce, el, pageData, setText, showMessage } from "../dom.js";
 import { coalesce, follow, live } from "../live.js";
 import { Rows } from "../rows.js";
 import { cents, id, onPress, onSubmit, pieces, values } from "./forms.js";
@@ -56,6 +56,11 @@ const reload = coalesce(async () => {
   countShown();
 });
 
+async function search() {
+  await reload();
+  announce(`${document.getElementById("order-count").textContent}.`);
+}
+
 let pause = null;
 
 filter.addEventListener("input", () => {
@@ -64,11 +69,11 @@ filter.addEventListener("input", () => {
   const shown = new URLSearchParams(values(filter)).toString();
   history.replaceState(null, "", shown ? `?${shown}` : location.pathname);
   clearTimeout(pause);
-  pause = setTimeout(reload, SEARCH_PAUSE_MS);
+  pause = setTimeout(search, SEARCH_PAUSE_MS);
 });
 filter.addEventListener("submit", (event) => {
   event.preventDefault();
-  reload();
+  search();
 });
 
 // --- what the others do ----------------------------------------------------------------
