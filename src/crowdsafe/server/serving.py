@@ -36,10 +36,10 @@ WORKERS_MAX = 64
 _BACKLOG = 2048
 _CONNECTIONS_MAX = 4000
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_REQUESTS_END_S = 3.0
-_GRACE_S = 3.4
-_LAST_RESORT_S = 4.5
-_STOP_S = 4.7
+_REQUESTS_END_S = 2.5
+_GRACE_S = 2.9
+_LAST_RESORT_S = 3.9
+_STOP_S = 4.2
 _RESTARTS_MAX = 5
 _RESTARTS_WITHIN_S = 30.0
 _EXIT_CONFIG = 2
@@ -96,7 +96,6 @@ class _Server(uvicorn.Server):
         self._signals = signals
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        _exit_within(_LAST_RESORT_S)
         self._on_shutdown()
         await super().shutdown(sockets)
 
@@ -108,10 +107,12 @@ class _Server(uvicorn.Server):
     def handle_parent_gone(self, pipe: int) -> None:
         """Stop when the other end of the pipe was closed: the parent process has ended."""
         asyncio.get_running_loop().remove_reader(pipe)
-        self.should_exit = True
+        self._stop()
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.should_exit = True
+    def _stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        if not self.should_exit:
+            self.should_exit = True
+            _exit_within(_LAST_RESORT_S)
 
 
 def _exit_within(limit_s: float) -> None:
@@ -176,9 +177,9 @@ def run_workers(settings: ServerSettings, listener: socket.socket, count: int) -
     A worker that dies is started anew, at most five times in thirty seconds; then all stop with
     exit code 1.
 
-    Holds: on a signal, requests that were read are answered (after three seconds with a 503), and
-    all have ended within five. Does not hold: a connection that the kernel took in but no worker
-    has read yet is reset. Proved by ``tests/cli/test_serve.py``.
+    Holds: on a signal, requests that were read are answered (after two and a half seconds with a
+    503), and all have ended within five. Does not hold: a connection that the kernel took in but no
+    worker has read yet is reset. Proved by ``tests/cli/test_serve.py``.
     """
     stop = _StopFlag()
     restarts: deque[float] = deque()
