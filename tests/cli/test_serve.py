@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -120,7 +120,10 @@ def test_what_is_in_flight_is_answered(
         assert "Traceback" not in server.output()
 
 
-def test_a_write_that_waits_for_the_database_is_answered(sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("released", [True, False])
+def test_a_write_that_waits_for_the_database_is_answered(
+    sqlite_url: str, tmp_path: Path, released: bool
+) -> None:
     """Another process holds the file's write lock while the server is told to stop."""
 
     async def run(server: Server) -> httpx.Response:
@@ -128,26 +131,34 @@ def test_a_write_that_waits_for_the_database_is_answered(sqlite_url: str, tmp_pa
             login = await client.post("/auth/login", json={**LOGIN, "username": "admin"})
             client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
             stock = (await client.get("/factory/api/stock")).json()["items"][0]
-            lock = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
-            lock.execute("BEGIN IMMEDIATE")
-            body = {
-                "product_id": stock["product_id"],
-                "client_id": stock["client_id"],
-                "quantity": 1,
-            }
-            call = asyncio.create_task(client.post("/factory/api/stock/receive", json=body))
-            await asyncio.sleep(0.3)
-            server.process.send_signal(signal.SIGTERM)
-            await asyncio.sleep(0.5)
-            assert not call.done()
-            lock.execute("ROLLBACK")
-            lock.close()
-            return await call
+            with closing(
+                sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+            ) as lock:
+                lock.execute("BEGIN IMMEDIATE")
+                body = {
+                    "product_id": stock["product_id"],
+                    "client_id": stock["client_id"],
+                    "quantity": 1,
+                }
+                call = asyncio.create_task(client.post("/factory/api/stock/receive", json=body))
+                await asyncio.sleep(0.3)
+                server.process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.5)
+                assert not call.done()
+                if released:
+                    lock.execute("ROLLBACK")
+                return await call
 
     with serving(sqlite_url, tmp_path) as server:
+        began = time.monotonic()
         answer = asyncio.run(run(server))
-        assert answer.status_code in (200, 201), answer.text
-        assert server.process.wait(5) == 0
+        if released:
+            assert answer.status_code in (200, 201), answer.text
+        else:
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "/problems/shutting-down"
+        assert server.process.wait(6) == 0
+        assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("workers", [1, 2])
