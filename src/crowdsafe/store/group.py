@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import enum
 import logging
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from itertools import groupby
-from types import CoroutineType, TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -23,12 +24,13 @@ from crowdsafe.errors import OutcomeUnknown, TransactionMisuse
 from crowdsafe.store.retry import Failure, classify, timed_out
 from crowdsafe.store.session import StoreSession, new_session, take_hooks
 from crowdsafe.store.settings import Isolation
-from crowdsafe.store.work import Work
+from crowdsafe.store.work import Work, in_hook
 
 __all__ = ["Control", "refuse_nesting", "run_group", "run_read"]
 
 log = logging.getLogger("crowdsafe.store")
 
+_GROUP_S_MAX = 0.2
 _inside: ContextVar[bool] = ContextVar("crowdsafe_inside_store_function", default=False)
 
 
@@ -57,11 +59,12 @@ class Control(Protocol):
 
 
 def refuse_nesting() -> None:
-    """Raise TransactionMisuse when called from inside a function that a store is running."""
-    if _inside.get():
+    """Raise TransactionMisuse when called from inside a function that a store is running, or from
+    a callback given to ``after_commit``."""
+    if _inside.get() or in_hook():
         raise TransactionMisuse(
-            "store.write or store.read was called inside a store function; "
-            "call the function directly and pass it the session"
+            "store.write or store.read was called inside a store function or an after_commit "
+            "callback; call the function directly and pass it the session"
         )
 
 
@@ -75,9 +78,10 @@ def run_group(
 ) -> list[Work]:
     """Run claimed works in one transaction and commit it.
 
-    Afterwards each work has its value or its error, but for those returned: they lost a race of
-    their own and must run again. Raises when the whole transaction was lost; then no work has an
-    outcome and nothing is stored. OutcomeUnknown when the connection broke during the commit.
+    Afterwards each work has its value or its error, but for those returned, which must run again:
+    they lost a race of their own (``lost``), or the group had run for 0.2 s. Raises when the whole
+    transaction was lost; then no work has an outcome and nothing is stored. OutcomeUnknown when
+    the connection broke during the commit, or a write ended the transaction under the others.
     """
     with _Transaction(connection, control) as raw:
         control.begin(raw, isolation, escalated)
@@ -93,6 +97,7 @@ def run_read(
         control.begin_read(raw)
         session = new_session(connection)
         value = _call(fn, session, args, kwargs)
+        session.flush()  # the database refuses what the function has added or changed
         session.expunge_all()
         return value
 
@@ -174,11 +179,13 @@ class _Group:
 
     def _run_parts(self, parts: Sequence[list[Work]]) -> list[Work]:
         again: list[Work] = []
+        started = time.monotonic()
         for part in parts:
             for work in part:
-                work.value = work.error = None
-                work.hooks = []
-            if len(part) == 1 or not self._combine(part):
+                work.reset()
+            if part is not parts[0] and time.monotonic() - started > _GROUP_S_MAX:
+                again.extend(part)
+            elif len(part) == 1 or not self._combine(part):
                 again.extend(work for work in part if not self._run_one(work))
         return again
 
@@ -186,15 +193,19 @@ class _Group:
         """Run one work; false when it lost a race that leaves the others unharmed."""
         self._start_part()
         try:
-            work.value = _call(work.fn, self._session, work.call.args, work.call.kwargs)
+            work.value = work.context.run(
+                _call, work.fn, self._session, work.call.args, work.call.kwargs
+            )
             self._end_part()
         except BaseException as error:
-            lost = self._undo_part(error) is Failure.CONFLICT
-            if lost:
+            if not isinstance(error, Exception):
+                work.error = error
+            work.lost = self._undo_part(error) is Failure.CONFLICT
+            if work.lost:
                 work.losses += 1
             else:
                 work.error = timed_out(error) or error
-            return not lost
+            return not work.lost
         work.hooks = take_hooks(self._session)
         return True
 
@@ -236,7 +247,9 @@ class _Group:
 
     def _end_part(self) -> None:
         self._session.flush()
-        if not self._control.can_commit(self._raw):
+        if not self._control.is_open(self._raw) and self._several:
+            raise OutcomeUnknown from TransactionMisuse("a write ended the transaction of several")
+        if not (self._control.can_commit(self._raw) and self._session.is_active):
             raise TransactionMisuse(
                 "the write caught a database error, or ended the transaction itself; let the "
                 "error out, or put the statement into `with session.begin_nested():`"
@@ -247,7 +260,7 @@ class _Group:
         """Undo the part that raised ``error``; raises it when the whole transaction is lost."""
         failure = classify(error)
         by_database = failure is not Failure.FINAL and hasattr(error, "orig")
-        alone = isinstance(error, Exception) and not by_database
+        alone = isinstance(error, Exception | SystemExit) and not by_database
         if not alone or not self._control.is_open(self._raw):
             raise error
         if self._savepoints:
@@ -282,11 +295,17 @@ def _alone(parts: Sequence[list[Work]]) -> list[list[Work]]:
 
 
 def _call(fn: Callable[..., Any], session: StoreSession, args: Any, kwargs: Any) -> Any:
-    value = fn(session, *args, **kwargs)
-    if isinstance(value, CoroutineType):
-        value.close()
+    _inside.set(True)
+    try:
+        value = fn(session, *args, **kwargs)
+    except StopIteration as error:  # which no future can hold (PEP 479)
+        raise RuntimeError(f"{getattr(fn, '__qualname__', fn)!r} raised StopIteration") from error
+    if isinstance(value, CoroutineType | GeneratorType | AsyncGeneratorType):
+        if not isinstance(value, AsyncGeneratorType):
+            value.close()
         raise TypeError(
-            f"{getattr(fn, '__qualname__', fn)!r} is an async function; a store function is a "
-            "plain one: write it with def, and do slow calls before or after the transaction"
+            f"{getattr(fn, '__qualname__', fn)!r} is an async function or a generator; a store "
+            "function is a plain one: write it with def and return, and do slow calls before or "
+            "after the transaction"
         )
     return value

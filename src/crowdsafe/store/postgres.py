@@ -19,9 +19,9 @@ from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, QueuePool, create_eng
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from crowdsafe.errors import OutcomeUnknown, Overloaded
+from crowdsafe.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 from crowdsafe.store.group import run_group, run_read
-from crowdsafe.store.retry import Failure, Losses, LostRace, classify
+from crowdsafe.store.retry import Losses, LostRace, may_run_alone
 from crowdsafe.store.settings import Isolation, Settings
 from crowdsafe.store.tables import GATE_TABLE
 from crowdsafe.store.work import AsyncWork, SyncWork, Work, deliver, fail, unexpired
@@ -105,6 +105,7 @@ class _Server:
         self.settings = settings
         self.control = PostgresControl()
         self._waiting = 0
+        self.closed = False
 
     def look_for_gate(self) -> None:
         """Learn whether ``create_all`` has made the gate; without it nothing escalates."""
@@ -128,8 +129,14 @@ class _Server:
         with self.engine.connect() as connection:
             return run_read(connection, fn, args, kwargs, self.control)
 
+    def check_open(self) -> None:
+        """Raise DatabaseUnavailable when the store is closed."""
+        if self.closed:
+            raise DatabaseUnavailable("the store is closed; nothing was done")
+
     def enter(self) -> None:
         """Count a write in. Raises Overloaded when ``queue_max`` writes wait already."""
+        self.check_open()
         if self._waiting >= self.settings.queue_max:
             raise Overloaded(retry_after_s=1)
         self._waiting += 1
@@ -177,34 +184,51 @@ class Postgres(_Server):
                     del self._lanes[key]
 
     def _finish(self, works: list[Work]) -> None:
-        """Run claimed works until each has an outcome, then wake their callers."""
-        try:
-            self._run(works)
-        finally:
-            deliver(works)
+        """Run claimed works until each has an outcome, then wake their callers.
 
-    def _run(self, works: list[Work]) -> None:
+        One that lost a race of its own goes on in a thread apart, so that the others need not wait.
+        """
+        while works:
+            again: list[Work] = []
+            try:
+                again = self._run(works)
+            finally:
+                deliver([work for work in works if work not in again])
+            for work in again:
+                if work.lost:
+                    threading.Thread(target=self._finish, args=([work],), daemon=True).start()
+            works = [work for work in again if not work.lost]
+
+    def _run(self, works: list[Work]) -> list[Work]:
+        """Run works; those returned must run again, in a transaction of their own."""
         losses = Losses(self.settings, max(work.deadline for work in works))
-        left = works
+        left = unexpired(works)
         try:
             while left:
                 error: Exception = LostRace()
                 try:
                     left = self.attempt(left, losses)
+                    if len(works) > 1:
+                        return left
                 except Exception as caught:
                     error = caught
-                if len(left) > 1 and classify(error) is Failure.FINAL:
-                    for work in left:
-                        self._run([work])
-                    return
-                if left:
+                if len(left) > 1 and may_run_alone(error):
+                    while left:
+                        self._run(left[:1])
+                        left = left[1:]
+                elif left:
                     time.sleep(losses.after(error))
                     left = unexpired(left)
         except Exception as final:
             fail(left, final)
+        except BaseException as error:
+            fail([work for work in left if work.error is not error], OutcomeUnknown())
+            raise
+        return []
 
     def close(self) -> None:
         """Close the pool's connections."""
+        self.closed = True
         self.engine.dispose()
 
 
@@ -291,38 +315,51 @@ class AsyncPostgres(_Server):
             del self._lanes[key]
 
     async def _finish(self, works: list[Work]) -> None:
-        try:
-            await self._run(works)
-        finally:
-            for work in works:
-                work.run_hooks()
-                work.settle()
+        """As ``Postgres._finish``, with a task apart."""
+        while works:
+            again: list[Work] = []
+            try:
+                again = await self._run(works)
+            finally:
+                for work in works:
+                    if work not in again:
+                        work.run_hooks()
+                        work.settle()
+            for work in again:
+                if work.lost:
+                    self._spawn(self._finish([work]))
+            works = [work for work in again if not work.lost]
 
-    async def _run(self, works: list[Work]) -> None:
+    async def _run(self, works: list[Work]) -> list[Work]:
+        """Run works; those returned must run again, in a transaction of their own."""
         losses = Losses(self.settings, max(work.deadline for work in works))
-        left = works
+        left = unexpired(works)
         try:
             while left:
                 error: Exception = LostRace()
                 try:
                     left = await greenlet_spawn(self.attempt, left, losses)
+                    if len(works) > 1:
+                        return left
                 except Exception as caught:
                     error = caught
-                if len(left) > 1 and classify(error) is Failure.FINAL:
-                    for work in left:
-                        await self._run([work])
-                    return
-                if left:
+                if len(left) > 1 and may_run_alone(error):
+                    while left:
+                        await self._run(left[:1])
+                        left = left[1:]
+                elif left:
                     await asyncio.sleep(losses.after(error))
                     left = unexpired(left)
         except Exception as final:
             fail(left, final)
-        except BaseException:
-            fail(left, OutcomeUnknown())
+        except BaseException as error:
+            fail([work for work in left if work.error is not error], OutcomeUnknown())
             raise
+        return []
 
     async def close(self) -> None:
         """Let running writes end, within ``grace_s``, then close the pool's connections."""
+        self.closed = True
         if self._leaders:
             await asyncio.wait(self._leaders, timeout=self.settings.grace_s)
         for leader in self._leaders:

@@ -13,12 +13,13 @@ from crowdsafe.errors import (
     CrowdsafeError,
     DatabaseUnavailable,
     DeadlineExceeded,
+    OutcomeUnknown,
     Overloaded,
     StaleVersion,
 )
 from crowdsafe.store.settings import Settings
 
-__all__ = ["Failure", "Losses", "LostRace", "classify", "timed_out"]
+__all__ = ["Failure", "Losses", "LostRace", "classify", "may_run_alone", "timed_out"]
 
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 _LOST_CONNECTION_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
@@ -61,6 +62,12 @@ def classify(error: BaseException) -> Failure:
     return Failure.FINAL
 
 
+def may_run_alone(error: BaseException) -> bool:
+    """Whether writes whose common transaction failed with ``error`` may each run alone: one of them
+    failed for itself, and nothing was stored."""
+    return classify(error) is Failure.FINAL and not isinstance(error, OutcomeUnknown)
+
+
 class Losses:
     """The attempts of one write: how many were lost, whether to go on, how long to wait.
 
@@ -68,10 +75,10 @@ class Losses:
     "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
     """
 
-    def __init__(self, settings: Settings, deadline: float) -> None:
+    def __init__(self, settings: Settings, deadline: float, count: int = 0) -> None:
         self._settings = settings
         self._deadline = deadline
-        self.count = 0
+        self.count = count
 
     @property
     def escalate(self) -> bool:

@@ -59,6 +59,7 @@ def after_commit(session: Session, callback: Callable[[], None]) -> None:
 
 
 def take_hooks(session: Session) -> list[Callable[[], None]]:
-    """Take out the callbacks that the finished write has left."""
+    """Take out the callbacks that the finished write has left, and all else in ``info``."""
     hooks: list[Callable[[], None]] = session.info.pop(_HOOKS, [])
+    session.info.clear()
     return hooks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import os
 import queue
@@ -16,9 +18,9 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from crowdsafe.errors import ConfigError, DatabaseUnavailable, Overloaded
+from crowdsafe.errors import ConfigError, DatabaseUnavailable, OutcomeUnknown, Overloaded
 from crowdsafe.store.group import run_group, run_read
-from crowdsafe.store.retry import Failure, Losses, LostRace, classify
+from crowdsafe.store.retry import Losses, LostRace, may_run_alone
 from crowdsafe.store.settings import Isolation, Settings
 from crowdsafe.store.turn import Turn
 from crowdsafe.store.work import Work, deliver, fail, unexpired
@@ -28,7 +30,7 @@ __all__ = ["SqliteControl", "SqliteFile"]
 log = logging.getLogger("crowdsafe.store")
 
 _BUSY_TIMEOUT_S = 1.0
-_STOP = None
+_STOP: Any = object()
 
 
 class SqliteControl:
@@ -85,8 +87,9 @@ class SqliteFile:
         self.read_engine = _engine(self.path, settings, read_only=True)
         self._prepare()
         self._turn = Turn(self.path)
-        self._waiting: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._reading = threading.BoundedSemaphore(settings.queue_max)
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._losers: list[tuple[float, int, Work]] = []
+        self._ticket = itertools.count()
         self.readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="crowdsafe-reader")
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="crowdsafe-writer", daemon=True)
@@ -94,11 +97,15 @@ class SqliteFile:
 
     def submit(self, work: Work) -> None:
         """Put a work into the lane. Raises Overloaded when ``queue_max`` works wait already."""
-        if self._closed:
-            raise DatabaseUnavailable("the store is closed; nothing was done")
+        self.check_open()
         if self._waiting.qsize() >= self._settings.queue_max:
             raise Overloaded(retry_after_s=1)
         self._waiting.put(work)
+
+    def check_open(self) -> None:
+        """Raise DatabaseUnavailable when the store is closed."""
+        if self._closed:
+            raise DatabaseUnavailable("the store is closed; nothing was done")
 
     def read(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run ``fn`` on a read-only snapshot in the calling thread."""
@@ -128,31 +135,62 @@ class SqliteFile:
                 return
             except Exception as error:
                 if time.monotonic() > deadline or "locked" not in str(error):
+                    reason = getattr(error, "orig", error)
                     raise ConfigError(
-                        f"{self.path} is not usable as a SQLite file: {error}"
+                        f"{self.path} is not usable as a SQLite file: {reason}"
                     ) from error
                 time.sleep(0.05)
 
     def _run(self) -> None:
-        while True:
-            first = self._waiting.get()
-            if first is _STOP:
-                return
+        stop = False
+        while not stop or self._losers:
+            first = self._next()
+            stop = stop or first is _STOP
             with self._turn:
-                works, stop = self._group_with(first)
-                claimed = [work for work in works if work.claim()]
+                fresh, stopped = self._group_with(first)
+                stop = stop or stopped
+                works = self._losers_due() + [work for work in fresh if work.claim()]
                 try:
-                    self._write(claimed)
+                    again = self._write(works)
                 except BaseException as error:
-                    log.exception("the write lane failed on a group of %d", len(claimed))
-                    fail(claimed, error)
-            deliver(claimed)
-            if stop:
-                return
+                    log.exception("the write lane failed on a group of %d", len(works))
+                    fail([work for work in works if work.error is not error], OutcomeUnknown())
+                    again = []
+            deliver([work for work in works if work not in again])
+            for work in again:
+                self._run_again_later(work)
 
-    def _group_with(self, first: Work) -> tuple[list[Work], bool]:
+    def _next(self) -> Any:
+        """The next work; _STOP when the store closes, None when a loser's time has come."""
+        try:
+            if self._losers:
+                return self._waiting.get(timeout=max(0.0, self._losers[0][0] - time.monotonic()))
+            return self._waiting.get()
+        except queue.Empty:
+            return None
+
+    def _losers_due(self) -> list[Work]:
+        due: list[Work] = []
+        while self._losers and self._losers[0][0] <= time.monotonic():
+            due.append(heapq.heappop(self._losers)[2])
+        return due
+
+    def _run_again_later(self, work: Work) -> None:
+        """Let a work that lost a race of its own wait without the lane waiting for it."""
+        wait_s = 0.0
+        if work.lost:
+            losses = Losses(self._settings, work.deadline, work.losses - 1)
+            try:
+                wait_s = losses.after(LostRace())
+            except Exception as final:
+                fail([work], final)
+                deliver([work])
+                return
+        heapq.heappush(self._losers, (time.monotonic() + wait_s, next(self._ticket), work))
+
+    def _group_with(self, first: Any) -> tuple[list[Work], bool]:
         """What waits by now, so that who waited long for the turn writes much in it."""
-        works = [first]
+        works = [] if first is None or first is _STOP else [first]
         while len(works) < self._settings.batch_max:
             try:
                 work = self._waiting.get_nowait()
@@ -163,29 +201,25 @@ class SqliteFile:
             works.append(work)
         return works, False
 
-    def _write(self, works: list[Work]) -> None:
-        """Run a group until each of its works has an outcome."""
-        losses = Losses(self._settings, max(work.deadline for work in works))
-        left = works
+    def _write(self, works: list[Work]) -> list[Work]:
+        """Run a group until each of its works has an outcome, but for those returned."""
+        left = unexpired(works)
+        losses = Losses(self._settings, max((work.deadline for work in works), default=0))
         while left:
-            error: Exception = LostRace()
             try:
-                left = self._attempt(left)
+                return self._attempt(left)
             except Exception as caught:
                 error = caught
-            if not left:
-                return
-            if len(left) > 1 and classify(error) is Failure.FINAL:
-                for work in left:
-                    self._write([work])
-                return
+            if len(left) > 1 and may_run_alone(error):
+                return [again for work in left for again in self._write([work])]
             try:
                 wait_s = losses.after(error)
             except Exception as final:
                 fail(left, final)
-                return
+                return []
             time.sleep(wait_s)
             left = unexpired(left)
+        return []
 
     def _attempt(self, works: list[Work]) -> list[Work]:
         with self.write_engine.connect() as connection:

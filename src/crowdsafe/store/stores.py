@@ -83,6 +83,7 @@ class Store:
         """
         refuse_nesting()
         backend = self._backend()
+        backend.check_open()
         losses = Losses(self.settings, _deadline(self.settings, deadline_s))
         while True:
             try:
@@ -118,12 +119,12 @@ class Store:
         self.close()
 
     def _open(self) -> None:
-        self._pid = os.getpid()
         if self.dialect == "sqlite":
             self._open_backend: Any = SqliteFile(str(self.url.database), self.settings)
         else:
             self._open_backend = _postgres().Postgres(self.url, self.settings)
             _check_connects(self._open_backend)
+        self._pid = os.getpid()
 
     def _after_create(self) -> None:
         if self.dialect == "postgresql":
@@ -209,9 +210,11 @@ class AsyncStore:
         self._reads += 1
         deadline = _deadline(self.settings, deadline_s)
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(deadline - time.monotonic()) as limit:
                 return cast(T, await self._read(fn, args, kwargs, Losses(self.settings, deadline)))
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise DeadlineExceeded(
                 "the read did not finish before its deadline; try again", retry_after_s=1
             ) from None
@@ -252,6 +255,7 @@ class AsyncStore:
     async def _read(self, fn: Callable[..., Any], args: Any, kwargs: Any, losses: Losses) -> Any:
         loop = asyncio.get_running_loop()
         while True:
+            self._backend.check_open()
             try:
                 if self.dialect == "postgresql":
                     return await greenlet_spawn(self._backend.read, fn, args, kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import logging
 import threading
@@ -14,13 +15,16 @@ from crowdsafe.errors import CrowdsafeError, DeadlineExceeded, OutcomeUnknown
 from crowdsafe.store.options import Call, Combiner
 from crowdsafe.store.settings import Isolation
 
-__all__ = ["AsyncWork", "SyncWork", "Work", "deliver", "fail", "unexpired"]
+__all__ = ["AsyncWork", "SyncWork", "Work", "deliver", "fail", "in_hook", "unexpired"]
 
 log = logging.getLogger("crowdsafe.store")
 
+_hooks = threading.local()
+
 
 class Work:
-    """A write that waits or runs. ``deadline`` is a ``time.monotonic()`` moment.
+    """A write that waits or runs. ``deadline`` is a ``time.monotonic()`` moment, ``context`` a copy
+    of the caller's context variables: whichever thread or task runs the write, it sees those.
 
     Either a lane claims it, to run it, or its caller does, to give it up: ``claim`` is true for
     exactly one of them.
@@ -30,6 +34,7 @@ class Work:
         "_unclaimed",
         "call",
         "combiner",
+        "context",
         "deadline",
         "error",
         "fn",
@@ -37,6 +42,7 @@ class Work:
         "isolation",
         "lane",
         "losses",
+        "lost",
         "value",
     )
 
@@ -59,6 +65,8 @@ class Work:
         self.error: BaseException | None = None
         self.hooks: list[Callable[[], None]] = []
         self.losses = 0
+        self.lost = False
+        self.context = contextvars.copy_context()
         self._unclaimed = [True]
 
     def claim(self) -> bool:
@@ -68,14 +76,23 @@ class Work:
         except IndexError:
             return False
 
+    def reset(self) -> None:
+        """Forget what an attempt has left."""
+        self.value = self.error = None
+        self.hooks = []
+        self.lost = False
+
     def run_hooks(self) -> None:
         """Run what the write left for after its commit."""
-        for hook in self.hooks:
+        hooks, self.hooks = self.hooks, []
+        for hook in hooks:
+            _hooks.running = True
             try:
                 hook()
-            except Exception:
+            except BaseException:  # the thread that runs it belongs to the store
                 log.exception("a callback given to after_commit failed; the write is committed")
-        self.hooks = []
+            finally:
+                _hooks.running = False
 
     def settle(self) -> None:
         """Wake the caller."""
@@ -173,9 +190,15 @@ def _settle_all(group: list[AsyncWork]) -> None:
         work.settle()
 
 
+def in_hook() -> bool:
+    """Whether this thread is running a callback given to ``after_commit``."""
+    return getattr(_hooks, "running", False)
+
+
 def fail(works: Iterable[Work], error: BaseException) -> None:
     """Give every work the error as its outcome, each an exception object of its own."""
     for work in works:
+        work.reset()
         work.error = copy.copy(error) if isinstance(error, CrowdsafeError) else error
         work.error.__cause__ = error.__cause__
 
