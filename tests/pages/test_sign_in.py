@@ -96,3 +96,4 @@ def test_an_address_that_is_none_is_a_page_that_says_so(desk: OpenDesk) -> None:
         assert answer is not None
         assert answer.status == 404
         expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
+        expect(page.locator(".who")).to_contain_text("Mara Lindqvist")

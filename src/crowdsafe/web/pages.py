@@ -31,6 +31,7 @@ from jinja2 import (
 
 from crowdsafe.errors import CrowdsafeError, NotAuthenticated, NotFound
 from crowdsafe.identity import User
+from crowdsafe.web.auth import optional_user
 from crowdsafe.web.problem import problem_of
 
 __all__ = [
@@ -125,9 +126,13 @@ class Pages:
             },
         )
 
-    def error(self, request: Request, error: CrowdsafeError) -> HTMLResponse:
+    async def error(self, request: Request, error: CrowdsafeError) -> HTMLResponse:
         """The error page: what went wrong and what to do next; never a stack trace."""
-        context = {"title": error.title, "detail": error.message}
+        try:
+            user = await optional_user(request)
+        except CrowdsafeError:
+            user = None  # the database is away: that is the error which is being shown
+        context = {"title": error.title, "detail": error.message, "user": user}
         return self.render(request, "error.html", context, error.status)
 
     def router(self) -> APIRouter:
@@ -172,11 +177,11 @@ def _as_page(pages: Pages, handler: _Handler) -> _Handler:
             here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"/login?to={quote(here, safe='')}", status_code=303)
         except CrowdsafeError as error:
-            response = pages.error(request, error)
+            response = await pages.error(request, error)
             response.headers.update(problem_of(error).headers)
             return response
         except RequestValidationError:
-            return pages.error(request, NotFound("There is no page at this address."))
+            return await pages.error(request, NotFound("There is no page at this address."))
 
     return handle
 
