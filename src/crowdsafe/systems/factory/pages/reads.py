@@ -55,9 +55,7 @@ def floor(session: Session) -> dict[str, Any]:
         )["items"]
         for stage in STAGES
     }
-    edges = {
-        stage: sorted(to - {CANCELLED}, key=STAGES.index) for stage, to in ORDER_EDGES.items()
-    }
+    edges = {stage: sorted(to - {CANCELLED}, key=STAGES.index) for stage, to in ORDER_EDGES.items()}
     return {"stages": STAGES, "columns": columns, "edges": edges}
 
 
