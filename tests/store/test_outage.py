@@ -47,7 +47,7 @@ async def run_async(
                     acknowledged.append(text)
                 except EXPECTED:
                     await asyncio.sleep(0.05)
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     unexpected.append(error)
                     return
 
@@ -81,7 +81,7 @@ def run_sync(url: str, lane: str | None, fault: Callable[[], object]) -> tuple[i
                     acknowledged.append(text)
                 except EXPECTED:
                     time.sleep(0.05)
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     unexpected.append(error)
                     return
 

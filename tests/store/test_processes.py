@@ -25,7 +25,7 @@ def start_writer(
     acknowledged = folder / f"{name}.txt"
     with acknowledged.open("w") as output:
         command = [sys.executable, "-m", "tests.store.writer", url, name, str(count)]
-        return subprocess.Popen(command, stdout=output, text=True), acknowledged  # noqa: S603
+        return subprocess.Popen(command, stdout=output, text=True), acknowledged
 
 
 def whole_lines(path: Path) -> list[str]:
