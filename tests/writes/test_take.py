@@ -381,3 +381,9 @@ def test_an_unflushed_row_counts(store: Store) -> None:
         return take_some(session, 9, 4)
 
     assert store.write(work) == 6
+
+
+@pytest.mark.parametrize("key", [10**30, -(10**30), "seven", True])
+def test_a_key_that_the_column_cannot_hold_is_refused(store: Store, key: Any) -> None:
+    with pytest.raises(InvalidInput):
+        store.write(take, Stock.on_hand, 1, where=key)

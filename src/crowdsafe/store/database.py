@@ -35,7 +35,7 @@ def parse_url(url: str | URL) -> URL:
         parsed = make_url(
             url.replace("postgres://", "postgresql://", 1) if isinstance(url, str) else url
         )
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigError(
             f"{str(url)!r} is not a database URL; write sqlite:///file.db or "
             "postgresql://user:password@host/name"

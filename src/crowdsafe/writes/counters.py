@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Integer,
     Table,
     bindparam,
     inspect,
@@ -59,6 +60,7 @@ class GuardedCounter:
         self.column = column
         self.model = model
         self.key = key_column(table)
+        self.whole_key = isinstance(self.key.type, Integer)
         self.name = f"{table.fullname}.{column.name}"
         ledger = column.info.get(LEDGER)
         self.ledger: Ledger | None = ledger
@@ -183,7 +185,7 @@ def counter_of(attribute: Any) -> GuardedCounter:
 def key_in(counter: GuardedCounter, where: Any) -> Any | None:
     """The key's value when ``where`` is ``key == value`` or the value itself, else None."""
     if isinstance(where, int | str):
-        return None if isinstance(where, bool) else where
+        return _checked_key(counter, where)
     if not isinstance(where, ColumnElement):
         raise InvalidInput("`where` is a row's key or a condition such as Stock.id == 7")
     if not isinstance(where, BinaryExpression) or where.operator is not eq:
@@ -191,7 +193,20 @@ def key_in(counter: GuardedCounter, where: Any) -> Any | None:
     if not isinstance(where.right, BindParameter):
         return None
     named = getattr(where.left, "table", None), getattr(where.left, "key", None)
-    return where.right.value if named == (counter.key.table, counter.key.key) else None
+    if named != (counter.key.table, counter.key.key):
+        return None
+    return _checked_key(counter, where.right.value)
+
+
+def _checked_key(counter: GuardedCounter, value: Any) -> Any:
+    """``value`` as the key column holds it: a database's own refusal would be a 500."""
+    if not counter.whole_key:
+        return value
+    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+    key = int(value) if digits else value
+    if type(key) is not int or not -(2**63) <= key < 2**63:
+        raise InvalidInput(f"{counter.key} is a whole number of 64 bits, not {value!r}"[:200])
+    return key
 
 
 def whole(value: Any, name: str, lowest: int, highest: int = QUANTITY_MAX) -> int:
