@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,29 @@ log = logging.getLogger("crowdsafe.store")
 
 _BUSY_TIMEOUT_S = 1.0
 _STOP: Any = object()
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """Knows its cursors, so that the end of a transaction closes those that were left half-read.
+
+    A half-read result that somebody keeps, if only in a traceback, would hold the connection on its
+    old snapshot: later reads would see the past, and later writes would be refused for ever.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        made = super().cursor(factory)
+        self._cursors.add(made)
+        return made
+
+    def close_cursors(self) -> None:
+        """Close every cursor; what was not fetched yet can no longer be."""
+        for cursor in list(self._cursors):
+            cursor.close()
+        self._cursors.clear()
 
 
 class SqliteControl:
@@ -59,9 +83,11 @@ class SqliteControl:
         pass
 
     def commit(self, raw: Any) -> None:
+        raw.close_cursors()
         raw.execute("COMMIT")
 
     def rollback(self, raw: Any) -> None:
+        raw.close_cursors()
         raw.execute("ROLLBACK")
 
     def is_open(self, raw: Any) -> bool:
@@ -249,6 +275,7 @@ def _engine(path: Path, settings: Settings, *, read_only: bool) -> Engine:
             "check_same_thread": False,
             "timeout": _BUSY_TIMEOUT_S,
             "cached_statements": 512,
+            "factory": _SqliteConnection,
         },
     )
 

@@ -36,7 +36,8 @@ def insert_rows(
 def balances_of(connection: Connection, counter: Any, keys: Collection[Any]) -> dict[Any, int]:
     """The balances of rows by key, the rows locked in the order of their keys."""
     locked = _lock_rows(counter) if _is_pg(connection) else _look_at_rows(counter)
-    return dict(connection.execute(locked, {"all_keys": sorted(keys)}).tuples().all())
+    found = connection.execute(locked, {"all_keys": sorted(keys)}).all()
+    return {row[0]: row[1] for row in found}
 
 
 def set_balances(connection: Connection, counter: Any, balances: Mapping[Any, int]) -> None:
