@@ -104,7 +104,7 @@ class TestRealConflicts:
                     [(1, 2), (2, 1)],
                 )
             )
-        assert len(attempts) == 3
+        assert len(attempts) >= 3
         assert store.read(balance) == 2
 
     def test_a_row_that_stays_locked_ends_with_a_clear_error(
