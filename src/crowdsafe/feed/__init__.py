@@ -7,7 +7,7 @@ from crowdsafe.feed.limits import FeedLimits
 from crowdsafe.feed.log import Event, head, oldest, read_events
 from crowdsafe.feed.number import number_events
 from crowdsafe.feed.prune import prune_events
-from crowdsafe.feed.publish import publish
+from crowdsafe.feed.publish import publish, publish_all
 from crowdsafe.feed.subscription import Subscription
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "oldest",
     "prune_events",
     "publish",
+    "publish_all",
     "read_events",
 ]

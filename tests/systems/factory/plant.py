@@ -14,7 +14,14 @@ import crowdsafe.feed.tables  # noqa: F401 (its tables are created with the othe
 from crowdsafe import Store
 from crowdsafe.identity.tables import UserRow
 from crowdsafe.systems.factory.models import metadata
-from crowdsafe.systems.factory.operations import catalogue, leave, orders, stock, timesheets
+from crowdsafe.systems.factory.operations import (
+    allocating,
+    catalogue,
+    leave,
+    orders,
+    stock,
+    timesheets,
+)
 
 MONDAY = date(2026, 11, 16)
 JOIN_S_MAX = 60.0
@@ -72,7 +79,7 @@ class Plant:
     def allocate(self, quantity: int, store: Store | None = None, **more: Any) -> dict[str, Any]:
         """Set stock aside."""
         return (store or self.store).write(
-            stock.allocate_stock,
+            allocating.allocate_stock,
             product_id=self.product_id,
             client_id=self.client_id,
             quantity=quantity,

@@ -22,7 +22,7 @@ from crowdsafe.systems.factory.errors import (
     WrongClient,
 )
 from crowdsafe.systems.factory.models import Stock
-from crowdsafe.systems.factory.operations import catalogue, orders, queries, stock
+from crowdsafe.systems.factory.operations import allocating, catalogue, orders, queries, stock
 from crowdsafe.systems.factory.sweep import sweep_once
 from tests.systems.factory.plant import MARA, Plant, at_once, broken, refused
 
@@ -76,7 +76,7 @@ def test_unknown_things_are_not_found(plant: Plant) -> None:
         known = {"product_id": plant.product_id, "client_id": plant.client_id}
         with pytest.raises(NotFound):
             plant.store.write(
-                stock.allocate_stock, **{**known, "quantity": 1, "actor": MARA, **wrong}
+                allocating.allocate_stock, **{**known, "quantity": 1, "actor": MARA, **wrong}
             )
 
 
@@ -101,7 +101,7 @@ def test_another_clients_stock_is_refused(plant: Plant) -> None:
     order = plant.order()
     with pytest.raises(WrongClient):
         plant.store.write(
-            stock.allocate_stock,
+            allocating.allocate_stock,
             product_id=plant.product_id,
             client_id=other["id"],
             quantity=1,

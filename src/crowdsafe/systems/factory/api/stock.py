@@ -24,8 +24,8 @@ from crowdsafe.systems.factory.errors import (
     WrongClient,
 )
 from crowdsafe.systems.factory.operations import queries
+from crowdsafe.systems.factory.operations.allocating import allocate_stock
 from crowdsafe.systems.factory.operations.stock import (
-    allocate_stock,
     receive_stock,
     release_allocation,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import NotFound
-from crowdsafe.feed import publish
+from crowdsafe.feed import publish, publish_all
 from crowdsafe.identity.tables import UserRow
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.factory.models import Order
@@ -97,6 +97,14 @@ def tell(session: Session, kind: str, data: dict[str, Any], actor: Actor) -> Non
     """Publish an event of the factory in this transaction; `by` is the display name."""
     news = {**data, "by": actor.name, "username": actor.username}
     publish(session, TOPIC, kind, news, key=data["id"])
+
+
+def tell_all(session: Session, kind: str, news: Sequence[tuple[dict[str, Any], Actor]]) -> None:
+    """Publish many events of one kind, each with who did it, by one statement."""
+    named = [
+        ({**data, "by": actor.name, "username": actor.username}, data["id"]) for data, actor in news
+    ]
+    publish_all(session, TOPIC, kind, named)
 
 
 def employee_topic(employee_id: int) -> str:

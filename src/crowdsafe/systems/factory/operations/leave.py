@@ -79,7 +79,7 @@ def approve_leave(session: Session, *, leave_id: int, actor: Actor) -> dict[str,
     conditional UPDATE decides).
     Does not hold: an order among requests that are approved at once.
     Test: test_leave_approved_at_once_never_passes_the_floor,
-    test_leave_is_approved_iff_deducted_after_kill_9.
+    test_nothing_is_lost_or_doubled_by_5_kills.
     """
     leave = _lock(session, leave_id)
     _move(session, leave, "requested", "approved", actor)

@@ -69,7 +69,7 @@ def create_order(
     Holds: numbers are distinct and without a gap over all processes, since number and order
     commit together; a deleted order's number is not given again.
     Does not hold: a repeat is a second order, unless it carries the same Idempotency-Key.
-    Test: test_200_orders_by_two_processes_have_200_numbers_without_a_gap.
+    Test: test_2_two_hundred_orders_have_two_hundred_numbers.
     """
     client = session.get(Client, client_id)
     if client is None:

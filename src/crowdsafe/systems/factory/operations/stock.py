@@ -1,4 +1,4 @@
-"""Stock: receive it, set it aside for an order or for a while, give it back.
+"""Stock: receive it, give back what was set aside; `allocating.py` sets it aside.
 
 Every change of `Stock.on_hand` is a `take` or a `give`, which writes the movement in the same
 transaction; nothing else writes that column.
@@ -6,46 +6,32 @@ transaction; nothing else writes that column.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from crowdsafe import write
-from crowdsafe.errors import AlreadyMoved, Insufficient, NotFound
+from crowdsafe.errors import AlreadyMoved, NotFound
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.factory.errors import (
     AllocationMoved,
-    InsufficientStock,
-    OrderClosed,
-    WrongClient,
 )
 from crowdsafe.systems.factory.models import Allocation, Client, Order, Product, Stock
 from crowdsafe.systems.factory.operations.common import (
     Actor,
-    iso,
     lock_order,
     tell,
     tell_order,
     touch,
 )
-from crowdsafe.writes import Taken, get_or_create, give, take, transition
-
-RESERVATION_S = 30 * 60
-"""Seconds that a reservation without an order lasts."""
+from crowdsafe.writes import Taken, get_or_create, give, transition
 
 OPEN_FOR_STOCK = frozenset(
     {"order_entered", "pending_material", "paper_slitting", "winding", "finishing"}
 )
-_ORDER_NUMBER = re.compile(r"ADM-\d{4}-\d{4,}")
-
-
-def _lane(*, product_id: int, client_id: int, **more: Any) -> Hashable | None:
-    """One queue for each stock row; what is for an order locks that order too and goes alone."""
-    return None if more.get("order_reference") else ("factory.stock", client_id, product_id)
+"""Stages of an order for which stock can be set aside."""
 
 
 @write(isolation="read committed")
@@ -63,83 +49,18 @@ def receive_stock(
     Holds: on_hand rises by exactly `quantity` and the receipt is in the ledger, or neither;
     two first receipts of one product at once make one stock row (unique constraint).
     Does not hold: a repeat is a second receipt, unless it carries the same Idempotency-Key.
-    Test: test_stock_is_received_plus_movements_after_kill_9.
+    Test: test_nothing_is_lost_or_doubled_by_5_kills.
     """
-    _require_known(session, product_id=product_id, client_id=client_id)
+    require_known(session, product_id=product_id, client_id=client_id)
     stock, _ = get_or_create(session, Stock, client_id=client_id, product_id=product_id)
     entry = {"kind": "receipt", "reference": reference, "by": actor.username}
     given = give(session, Stock.on_hand, quantity, where=Stock.id == stock.id, entry=entry)
-    _tell_stock(session, stock.id, (client_id, product_id), given, "receipt", actor)
+    tell_stock(session, stock.id, (client_id, product_id), given, "receipt", actor)
     return {
         "stock_id": stock.id,
         "received_quantity": quantity,
         "on_hand": given.balance,
         "movement_id": given.entry_id,
-    }
-
-
-@write(isolation="read committed", lane=_lane)
-def allocate_stock(
-    session: Session,
-    *,
-    product_id: int,
-    client_id: int,
-    quantity: int,
-    actor: Actor,
-    order_reference: str | None = None,
-    reservation_s: float = RESERVATION_S,
-) -> dict[str, Any]:
-    """Set stock aside: for the order that `order_reference` numbers, or as a reservation.
-
-    A reservation gives its stock back by itself after `reservation_s` seconds; a reference
-    that is no order's number is its label. Raises InsufficientStock (`available`), NotFound
-    (product, client, order), OrderClosed, WrongClient.
-
-    Holds, at read committed: on_hand never falls below zero (one conditional UPDATE decides),
-    on_hand, movement and allocation change together or not at all, and no stock goes to an
-    order that was cancelled or deleted meanwhile (the order's row is locked first).
-    Does not hold: a repeat allocates again, unless it carries the same Idempotency-Key.
-    Test: test_two_allocations_of_80_from_100, test_stock_is_received_plus_movements_after_kill_9.
-    """
-    order = _order_for(session, order_reference, client_id) if order_reference else None
-    entry = {
-        "kind": "allocation",
-        "reference": order_reference or "",
-        "by": actor.username,
-    }
-    taken = _take(session, product_id, client_id, quantity, entry)
-    expires_at = None if order else utcnow() + timedelta(seconds=reservation_s)
-    allocation = Allocation(
-        stock_id=taken.key,
-        quantity=quantity,
-        order_id=order.id if order else None,
-        reference=order_reference or "",
-        expires_at=expires_at,
-        movement_id=taken.entry_id,
-        by=actor.username,
-    )
-    session.add(allocation)
-    session.flush()
-    _tell_stock(
-        session,
-        taken.key,
-        (client_id, product_id),
-        taken,
-        "allocation",
-        actor,
-        reserved_delta=quantity,
-        order_id=allocation.order_id,
-    )
-    if order is not None:
-        touch(order, actor)
-        tell_order(session, order, "allocated", actor)
-    return {
-        "allocated_quantity": quantity,
-        "remaining_stock": taken.balance,
-        "movement_id": taken.entry_id,
-        "allocation_id": allocation.id,
-        "order_reference": order_reference,
-        "expires_at": iso(expires_at),
     }
 
 
@@ -222,7 +143,7 @@ def give_back(
         entry=entry,
     )
     stock = session.get_one(Stock, allocation.stock_id)
-    _tell_stock(
+    tell_stock(
         session,
         stock.id,
         (stock.client_id, stock.product_id),
@@ -261,50 +182,8 @@ def consume_all(session: Session, order: Order, actor: Actor) -> None:
         tell(session, "stock.changed", data | {"order_id": order.id}, actor)
 
 
-def _take(
-    session: Session, product_id: int, client_id: int, quantity: int, entry: dict[str, Any]
-) -> Taken:
-    where = (Stock.client_id == client_id) & (Stock.product_id == product_id)
-    try:
-        return take(session, Stock.on_hand, quantity, where=where, floor=0, entry=entry)
-    except Insufficient as short:
-        available = short.available
-    except NotFound:
-        _require_known(session, product_id=product_id, client_id=client_id)
-        available = 0
-    raise InsufficientStock(
-        f"{available} pieces are left and {quantity} were asked for; ask for at most {available}, "
-        "or wait until stock is received.",
-        available=available,
-        requested=quantity,
-        product_id=product_id,
-        client_id=client_id,
-    )
-
-
-def _order_for(session: Session, reference: str, client_id: int) -> Order | None:
-    order_id = session.scalar(select(Order.id).where(Order.number == reference))
-    if order_id is None:
-        if _ORDER_NUMBER.fullmatch(reference):
-            raise NotFound(f"There is no order {reference}.")
-        return None
-    order = lock_order(session, order_id)
-    if order.stage not in OPEN_FOR_STOCK:
-        raise OrderClosed(
-            f"Order {order.number} is in stage {order.stage}: no stock can be set aside for it.",
-            current=order.stage,
-            number=order.number,
-        )
-    if order.client_id != client_id:
-        raise WrongClient(
-            f"Order {order.number} belongs to another client than this stock; "
-            "allocate that client's stock.",
-            client_id=order.client_id,
-        )
-    return order
-
-
-def _require_known(session: Session, *, product_id: int, client_id: int) -> None:
+def require_known(session: Session, *, product_id: int, client_id: int) -> None:
+    """Raise NotFound for a product or a client that does not exist."""
     if session.get(Product, product_id) is None:
         raise NotFound(f"There is no product {product_id}.")
     if session.get(Client, client_id) is None:
@@ -318,18 +197,30 @@ def _known_allocation(session: Session, allocation_id: int) -> Allocation:
     return allocation
 
 
-def _tell_stock(
+def tell_stock(
     session: Session,
     stock_id: int,
     pair: tuple[int, int],
     moved: Taken,
     kind: str,
     actor: Actor,
+    **more: Any,
+) -> None:
+    """Publish `stock.changed`; `pair` is (client_id, product_id)."""
+    tell(session, "stock.changed", stock_news(stock_id, pair, moved, kind, **more), actor)
+
+
+def stock_news(
+    stock_id: int,
+    pair: tuple[int, int],
+    moved: Taken,
+    kind: str,
     *,
     reserved_delta: int = 0,
     order_id: int | None = None,
-) -> None:
-    data = {
+) -> dict[str, Any]:
+    """What `stock.changed` says."""
+    return {
         "id": stock_id,
         "client_id": pair[0],
         "product_id": pair[1],
@@ -339,4 +230,3 @@ def _tell_stock(
         "movement_id": moved.entry_id,
         "order_id": order_id,
     }
-    tell(session, "stock.changed", data, actor)
