@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from crowdsafe import AsyncStore
 from crowdsafe.errors import NotFound
+from crowdsafe.feed.tables import FeedEvent
+from crowdsafe.store.options import Call, options_of
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.factory import schemas
 from crowdsafe.systems.factory.errors import (
@@ -24,7 +29,7 @@ from crowdsafe.systems.factory.errors import (
 from crowdsafe.systems.factory.models import Stock
 from crowdsafe.systems.factory.operations import allocating, catalogue, orders, queries, stock
 from crowdsafe.systems.factory.sweep import sweep_once
-from tests.systems.factory.plant import MARA, Plant, at_once, broken, refused
+from tests.systems.factory.plant import MARA, TOMAS, Plant, at_once, broken, refused
 
 
 def test_two_allocations_of_80_from_100(plant: Plant) -> None:
@@ -69,6 +74,47 @@ def test_a_naive_read_then_write_sells_160_of_100(pg_url: str) -> None:
     assert plant.store.read(queries.list_stock)["items"][0]["on_hand"] == 20
     assert any("sum of its movements" in line for line in broken(pg_url))
     plant.close()
+
+
+def test_reservations_done_together_are_as_if_one_after_the_other(plant: Plant) -> None:
+    stock_id = plant.receive(100)
+    combiner = options_of(allocating.allocate_stock).combiner
+    assert combiner is not None
+    pair = {"product_id": plant.product_id, "client_id": plant.client_id}
+    asked = [(60, MARA), (50, TOMAS), (40, TOMAS), (1, MARA)]
+    calls = [Call((), {**pair, "quantity": each, "actor": actor}) for each, actor in asked]
+    calls[2].kwargs["order_reference"] = ""  # type: ignore[index]
+    assert {combiner.lane(call) for call in calls} == {
+        ("factory.stock", plant.client_id, plant.product_id)
+    }
+    for_an_order = Call((), {**calls[0].kwargs, "order_reference": "ADM-2026-0001"})
+    assert combiner.lane(for_an_order) is None
+    first, short, second, none_left = plant.store.write(
+        lambda session: combiner.run(session, calls)
+    )
+    assert (first["remaining_stock"], second["remaining_stock"]) == (40, 0)
+    assert (short.data["available"], none_left.data["available"]) == (40, 0)
+    assert isinstance(short, InsufficientStock)
+    movements = plant.store.read(queries.stock_movements, stock_id)["items"]
+    assert [(row["quantity"], row["by"], row["id"]) for row in movements[:2]] == [
+        (-40, "tomas", second["movement_id"]),
+        (-60, "mara", first["movement_id"]),
+    ]
+    events = plant.store.read(_stock_events)
+    assert [(event["on_hand"], event["by"]) for event in events[-2:]] == [
+        (40, "Mara Lindqvist"),
+        (0, "Tomas Reyes"),
+    ]
+    unknown = Call((), {**calls[0].kwargs, "product_id": 999})
+    (refusal,) = plant.store.write(lambda session: combiner.run(session, [unknown]))
+    assert isinstance(refusal, NotFound)
+
+
+def _stock_events(session: Session) -> list[dict[str, Any]]:
+    rows = session.scalars(
+        select(FeedEvent.data).where(FeedEvent.type == "stock.changed").order_by(FeedEvent.seq)
+    )
+    return [json.loads(row) for row in rows]
 
 
 def test_unknown_things_are_not_found(plant: Plant) -> None:
