@@ -123,6 +123,24 @@ class TestRealConflicts:
         assert store.read(balance) == 0
         assert store.write(deposit, 5) == 5
 
+    @pytest.mark.parametrize("lane", [None, "one"])
+    def test_a_deadline_shorter_than_the_timeouts_holds(
+        self, store: Store, outsider: Engine, lane: str | None
+    ) -> None:
+        with outsider.begin() as other:
+            other.execute(text("SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE"))
+            started = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                store.write(deposit, 5, lane=lane, deadline_s=0.5)
+            with pytest.raises(DeadlineExceeded):
+                store.write(
+                    lambda session: session.execute(text("SELECT pg_sleep(9)")),
+                    lane=lane,
+                    deadline_s=0.5,
+                )
+            assert time.monotonic() - started < 3
+        assert store.write(deposit, 5, lane=lane) == 5
+
     def test_a_statement_that_runs_too_long_is_cut(self, open_store: Callable[..., Store]) -> None:
         store = open_store(statement_timeout_s=0.3)
 

@@ -106,14 +106,22 @@ class Load:
 
 
 @pytest.mark.parametrize("caller", ["threads", "tasks"])
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", ["fast", "immediate", "kill-9"])
 def test_a_restart_under_load(own_pg_server: PgServer, caller: str, mode: str) -> None:
     own_pg_server.execute("CREATE DATABASE app")
     url = own_pg_server.url("app")
     prepare(url)
     load = Load()
     run = load.in_threads if caller == "threads" else load.in_tasks
-    run(url, lambda: own_pg_server.restart(mode))
+
+    def disturb() -> None:
+        if mode != "kill-9":
+            own_pg_server.restart(mode)
+            return
+        own_pg_server.kill9()
+        own_pg_server.start()
+
+    run(url, disturb)
 
 
 @pytest.mark.parametrize("caller", ["threads", "tasks"])
