@@ -37,7 +37,9 @@ _inside: ContextVar[bool] = ContextVar("crowdsafe_inside_store_function", defaul
 class Control(Protocol):
     """How a database's transactions are driven by hand on a driver's connection."""
 
-    def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None: ...
+    def begin(self, raw: Any, isolation: Isolation, escalated: bool, limit_s: float | None) -> None:
+        """Begin; no wait and no statement in it may last longer than ``limit_s``."""
+
     def begin_read(self, raw: Any) -> None: ...
     def savepoint(self, raw: Any) -> None: ...
     def renew_savepoint(self, raw: Any) -> None: ...
@@ -75,6 +77,7 @@ def run_group(
     *,
     isolation: Isolation,
     escalated: bool = False,
+    limit_s: float | None = None,
 ) -> list[Work]:
     """Run claimed works in one transaction and commit it.
 
@@ -84,8 +87,9 @@ def run_group(
     the connection broke during the commit, or a write ended the transaction under the others.
     """
     with _Transaction(connection, control) as raw:
-        control.begin(raw, isolation, escalated)
-        restart = partial(_restart, raw, control, isolation, escalated)
+        begin = partial(control.begin, raw, isolation, escalated, limit_s)
+        begin()
+        restart = partial(_restart, raw, control, begin)
         return _Group(connection, raw, control, restart).run(works)
 
 
@@ -132,9 +136,9 @@ class _Transaction:
                 raise
 
 
-def _restart(raw: Any, control: Control, isolation: Isolation, escalated: bool) -> None:
+def _restart(raw: Any, control: Control, begin: Callable[[], None]) -> None:
     control.rollback(raw)
-    control.begin(raw, isolation, escalated)
+    begin()
 
 
 class _Savepoint(enum.Enum):

@@ -43,10 +43,16 @@ class PostgresControl:
         self.has_gate = False
         self._wary = 0
 
-    def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None:
+    def begin(self, raw: Any, isolation: Isolation, escalated: bool, limit_s: float | None) -> None:
         mode = "EXCLUSIVE" if escalated else "ROW SHARE"
         gate = f"; LOCK TABLE {GATE_TABLE} IN {mode} MODE" if self.has_gate else ""
-        _run(raw, f"BEGIN ISOLATION LEVEL {isolation.upper()}{gate}")
+        limit = ""
+        if limit_s is not None:
+            limit_ms = max(1, int(limit_s * 1000))
+            limit = (
+                f"; SET LOCAL lock_timeout = {limit_ms}; SET LOCAL statement_timeout = {limit_ms}"
+            )
+        _run(raw, f"BEGIN ISOLATION LEVEL {isolation.upper()}{limit}{gate}")
 
     def begin_read(self, raw: Any) -> None:
         _run(raw, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -115,6 +121,7 @@ class _Server:
 
     def attempt(self, works: Sequence[Work], losses: Losses) -> list[Work]:
         """Run works in one transaction; those returned must run again."""
+        left_s = max(work.deadline for work in works) - time.monotonic()
         with self.engine.connect() as connection:
             return run_group(
                 connection,
@@ -122,6 +129,7 @@ class _Server:
                 self.control,
                 isolation=works[0].isolation,
                 escalated=losses.escalate,
+                limit_s=left_s if left_s < self.settings.lock_timeout_s else None,
             )
 
     def read(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -126,7 +126,8 @@ def timed_out(error: BaseException) -> DeadlineExceeded | None:
     if getattr(driver, "sqlstate", None) != "57014":
         return None
     late = DeadlineExceeded(
-        "a statement ran longer than statement_timeout_s and was cancelled; nothing was done",
+        "a statement ran past statement_timeout_s or the deadline and was cancelled; "
+        "nothing was done",
         retry_after_s=1,
     )
     late.__cause__ = error

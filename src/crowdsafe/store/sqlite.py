@@ -60,7 +60,7 @@ class _SqliteConnection(sqlite3.Connection):
 class SqliteControl:
     """Transactions on a ``sqlite3`` connection in autocommit mode."""
 
-    def begin(self, raw: Any, isolation: Isolation, escalated: bool) -> None:
+    def begin(self, raw: Any, isolation: Isolation, escalated: bool, limit_s: float | None) -> None:
         raw.execute("BEGIN IMMEDIATE")
 
     def begin_read(self, raw: Any) -> None:
