@@ -122,6 +122,8 @@ class _Server:
     def attempt(self, works: Sequence[Work], losses: Losses) -> list[Work]:
         """Run works in one transaction; those returned must run again."""
         left_s = max(work.deadline for work in works) - time.monotonic()
+        if losses.escalate and not self.control.has_gate:
+            self.look_for_gate()
         with self.engine.connect() as connection:
             return run_group(
                 connection,

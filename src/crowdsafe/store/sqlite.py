@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
 from crowdsafe.errors import ConfigError, DatabaseUnavailable, OutcomeUnknown, Overloaded
@@ -264,7 +264,7 @@ def _check_writable(path: Path) -> None:
 
 def _engine(path: Path, settings: Settings, *, read_only: bool) -> Engine:
     engine = create_engine(
-        f"sqlite+pysqlite:///{path}",
+        URL.create("sqlite+pysqlite", database=str(path)),
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         poolclass=QueuePool,

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import InvalidInput
-from crowdsafe.store.options import Call, combined_by
+from crowdsafe.store.options import Call, combined_by, write
 from crowdsafe.writes.tables import Counter
 
 __all__ = ["next_number", "number_block"]
@@ -67,6 +67,7 @@ def next_number(session: Session, name: str, *, scope: str = "") -> int:
     return _count_up(session, *_name_and_scope(name, scope=scope), 1)
 
 
+@write(isolation="read committed")
 def number_block(session: Session, name: str, size: int, *, scope: str = "") -> range:
     """Reserve ``size`` (1 to 1,000,000) numbers at once, for callers that give them out alone.
 
