@@ -254,6 +254,37 @@ class TestLosers:
         assert called == [4]
         assert sorted(store.read(notes)) == ["a", "b", "x"]
 
+    def test_it_is_not_run_twice_when_its_thread_is_quick(
+        self, url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread apart may have begun the write again before its group goes on."""
+        start = threading.Thread.start
+
+        def start_quickly(thread: threading.Thread) -> None:
+            start(thread)
+            if thread.daemon:
+                time.sleep(0.2)
+
+        running: list[int] = []
+        at_once: list[int] = []
+
+        def loses_twice(session: Session, text: str) -> None:
+            running.append(1)
+            at_once.append(len(running))
+            try:
+                note(session, text)
+                if len(at_once) < 3:
+                    raise LostRace
+                time.sleep(0.3)
+            finally:
+                running.pop()
+
+        monkeypatch.setattr(threading.Thread, "start", start_quickly)
+        done = together_in_threads(store, [(note, "a"), (loses_twice, "x"), (note, "b")])
+        assert kinds(done) == ["ok"] * 3
+        assert max(at_once) == 1
+        assert sorted(store.read(notes)) == ["a", "b", "x"]
+
     @pytest.mark.parametrize("caller", ["threads", "tasks"])
     def test_one_that_always_loses_holds_nobody_up(
         self, url: str, open_store: Callable[..., Store], caller: str

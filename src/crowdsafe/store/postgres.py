@@ -204,10 +204,10 @@ class Postgres(_Server):
                 again = self._run(works)
             finally:
                 deliver([work for work in works if work not in again])
-            for work in again:
-                if work.lost:
-                    threading.Thread(target=self._finish, args=([work],), daemon=True).start()
+            lost = [work for work in again if work.lost]
             works = [work for work in again if not work.lost]
+            for work in lost:
+                threading.Thread(target=self._finish, args=([work],), daemon=True).start()
 
     def _run(self, works: list[Work]) -> list[Work]:
         """Run works; those returned must run again, in a transaction of their own."""
@@ -335,10 +335,10 @@ class AsyncPostgres(_Server):
                     if work not in again:
                         work.run_hooks()
                         work.settle()
-            for work in again:
-                if work.lost:
-                    self._spawn(self._finish([work]))
+            lost = [work for work in again if work.lost]
             works = [work for work in again if not work.lost]
+            for work in lost:
+                self._spawn(self._finish([work]))
 
     async def _run(self, works: list[Work]) -> list[Work]:
         """Run works; those returned must run again, in a transaction of their own."""
