@@ -51,7 +51,12 @@ check: setup
 	@.venv/bin/mypy --strict src
 	@$(PYTHON) -m pytest -q tests/docs
 
-bench: setup
+.venv/.bench-stamp: requirements/bench.txt .venv/.dev-stamp
+	@echo 'setting up .venv (the peers of the benchmarks) ...'
+	@$(PIP) install --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: setup .venv/.bench-stamp
 	@$(PYTHON) -m bench $(ARGS)
 
 # The lists hold no index address, so that they install from whichever index pip is set up for.
@@ -62,6 +67,7 @@ lock: .venv/bin/python
 	@test -x .venv/bin/uv || $(PIP) install uv
 	@$(LOCK) --extra demo --group build --group dev -o requirements/dev.txt
 	@$(LOCK) --extra demo --group build -c requirements/dev.txt -o requirements/demo.txt
+	@$(LOCK) --extra demo --group build --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
 
 clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

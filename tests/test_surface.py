@@ -18,7 +18,18 @@ PACKAGE = Path(crowdsafe.__file__).parent
 
 # From the ground up: a room imports only from rooms above it in this list.
 ROOMS = (
-    *("errors", "store", "writes", "feed", "identity", "web", "systems", "server", "cli"),
+    *(
+        "errors",
+        "store",
+        "writes",
+        "traffic",
+        "feed",
+        "identity",
+        "web",
+        "systems",
+        "server",
+        "cli",
+    ),
     "__main__",
 )
 # What `import crowdsafe` may load from outside of the standard library.

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 __all__ = [
     "AlreadyMoved",
     "BodyTooLarge",
+    "BreakerOpen",
     "ConfigError",
     "Conflict",
     "CrowdsafeError",
@@ -24,15 +25,22 @@ __all__ = [
     "Insufficient",
     "InvalidInput",
     "KeyReused",
+    "LeaseLost",
+    "NoSlot",
     "NotAuthenticated",
     "NotFound",
     "OutcomeUnknown",
     "OverLimit",
     "Overloaded",
     "PreconditionRequired",
+    "QueueFull",
+    "QuotaExceeded",
+    "RateLimited",
     "Refused",
+    "ReservationEnded",
     "StaleVersion",
     "TooMany",
+    "TooManyQueued",
     "TransactionMisuse",
 ]
 
@@ -125,6 +133,22 @@ class StaleVersion(CrowdsafeError):
     title = "Stale version"
 
 
+class LeaseLost(CrowdsafeError):
+    """The lease ran out and someone else may hold it now; what was done under it was undone."""
+
+    status = 409
+    problem_type = "lease-lost"
+    title = "Lease lost"
+
+
+class ReservationEnded(CrowdsafeError):
+    """This reservation was refunded or has expired; reserve anew."""
+
+    status = 409
+    problem_type = "reservation-ended"
+    title = "Reservation ended"
+
+
 class InvalidInput(CrowdsafeError):
     """The input is not valid; correct the named field and send it again."""
 
@@ -189,12 +213,54 @@ class TooMany(CrowdsafeError):
     title = "Too many requests"
 
 
+class RateLimited(TooMany):
+    """This client has used up a rate limit; wait `retry_after_s` seconds and try again."""
+
+    problem_type = "rate-limited"
+    title = "Rate limit reached"
+
+
+class QuotaExceeded(TooMany):
+    """The quota of this period is used up; it is renewed at `resets_at`."""
+
+    problem_type = "quota-exceeded"
+    title = "Quota used up"
+
+
+class NoSlot(TooMany):
+    """As many as are allowed run already; wait until one has ended, then try again."""
+
+    problem_type = "no-slot"
+    title = "All slots taken"
+
+
+class TooManyQueued(TooMany):
+    """As many of your jobs as may wait do so already; wait until some are done, or cancel some."""
+
+    problem_type = "too-many-queued"
+    title = "Too many jobs waiting"
+
+
 class Overloaded(CrowdsafeError):
     """More writes are waiting than the limit allows; nothing was done, try again shortly."""
 
     status = 503
     problem_type = "overloaded"
     title = "Overloaded"
+
+
+class QueueFull(Overloaded):
+    """The queue has no room for another job; nothing was stored, try again later."""
+
+    problem_type = "queue-full"
+    title = "Queue full"
+
+
+class BreakerOpen(Overloaded):
+    """The service behind this failed repeatedly and is left alone for `retry_after_s` seconds."""
+
+    problem_type = "breaker-open"
+    title = "Service failing"
 
 
 class DeadlineExceeded(CrowdsafeError):

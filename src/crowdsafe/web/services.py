@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.web.problem import NotReady
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Render", "Services", "services_of"]
 
+T = TypeVar("T")
 Render = Callable[["Request", str, Mapping[str, Any], int], "Response"]
 """Renders a page: request, template name, context, status."""
 
@@ -31,6 +32,7 @@ class Services:
     _identity: Identity | None = None
     _feed: FeedHub | None = None
     _render: Render | None = None
+    _parts: list[object] = field(default_factory=list)
 
     @property
     def identity(self) -> Identity:
@@ -52,6 +54,17 @@ class Services:
         if self._render is None:
             raise ConfigError("this application has no pages: give Services a renderer")
         return self._render
+
+    def add(self, part: object) -> None:
+        """Give the application a part of its own, which ``part`` finds by its class."""
+        self._parts.append(part)
+
+    def part(self, kind: type[T]) -> T:
+        """The part of that class. Raises ConfigError for an application without one."""
+        for part in self._parts:
+            if isinstance(part, kind):
+                return part
+        raise ConfigError(f"this application has no {kind.__name__}: give Services one")
 
 
 def services_of(connection: HTTPConnection) -> Services:
