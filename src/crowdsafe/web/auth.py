@@ -107,15 +107,20 @@ def require(*roles: str) -> Callable[..., Awaitable[User]]:
     wanted = frozenset(roles)
 
     async def allowed(user: CurrentUser) -> User:
-        if not wanted & user.roles:
-            raise Forbidden(
-                f"This needs the role {' or '.join(sorted(wanted))}; you have "
-                f"{', '.join(sorted(user.roles)) or 'none'}.",
-                required=sorted(wanted),
-            )
+        check_roles(user, wanted)
         return user
 
     return allowed
+
+
+def check_roles(user: User, wanted: frozenset[str]) -> None:
+    """Raise Forbidden unless the user has any of these roles."""
+    if not wanted & user.roles:
+        raise Forbidden(
+            f"This needs the role {' or '.join(sorted(wanted))}; you have "
+            f"{', '.join(sorted(user.roles)) or 'none'}.",
+            required=sorted(wanted),
+        )
 
 
 def check_same_site(request: Request) -> None:

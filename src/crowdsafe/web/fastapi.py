@@ -3,15 +3,8 @@
 An endpoint stays small, because operations know no framework::
 
     @router.post("/stock/allocate")
-    async def allocate(
-        body: AllocateStock,
-        request: Request,
-        store: StoreDep,
-        user: Annotated[User, Depends(require("sales", "admin"))],
-    ) -> Response:
-        return await idempotent_write(
-            store, request, user, operations.allocate, product_id=body.product_id, by=user.username
-        )
+    async def allocate(body: AllocateStock, do: Annotated[Do, doing("sales", "admin")]) -> Response:
+        return await do(operations.allocate, product_id=body.product_id, by=do.user.username)
 """
 
 from __future__ import annotations
@@ -29,7 +22,7 @@ from crowdsafe.errors import CrowdsafeError, InvalidInput, NotFound
 from crowdsafe.feed import FeedHub
 from crowdsafe.identity import User
 from crowdsafe.store import AsyncStore
-from crowdsafe.web.auth import CurrentUser, current_user, optional_user, require
+from crowdsafe.web.auth import CurrentUser, check_roles, current_user, optional_user, require
 from crowdsafe.web.etag import etag_of, if_match_version, none_matches
 from crowdsafe.web.idempotency import (
     Answer,
@@ -54,6 +47,7 @@ from crowdsafe.web.services import Services, services_of
 
 __all__ = [
     "CurrentUser",
+    "Do",
     "FeedDep",
     "IfMatch",
     "Limits",
@@ -62,6 +56,7 @@ __all__ = [
     "Services",
     "StoreDep",
     "current_user",
+    "doing",
     "etag_of",
     "idempotent_write",
     "install",
@@ -147,6 +142,47 @@ def optional_if_match(
 ) -> int | None:
     """The version in If-Match, None without the header or for ``*``. Raises InvalidETag."""
     return if_match_version(if_match, required=False)
+
+
+class Do:
+    """The writes of one request: ``await do(operation, ...)`` is ``idempotent_write`` for its
+    store and its user."""
+
+    def __init__(self, store: AsyncStore, request: Request, user: User) -> None:
+        self.user = user
+        self._store = store
+        self._request = request
+
+    async def __call__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        status_code: int = 200,
+        answer_headers: Callable[[Any], Mapping[str, str]] | None = None,
+        **kwargs: Any,
+    ) -> Response:
+        """Run the write ``fn(session, **kwargs)`` and answer with its result as JSON."""
+        return await idempotent_write(
+            self._store,
+            self._request,
+            self.user,
+            fn,
+            status_code=status_code,
+            answer_headers=answer_headers,
+            **kwargs,
+        )
+
+
+def doing(*roles: str) -> Any:
+    """The dependency that gives ``Do`` to users with any of these roles; without one, to all."""
+    wanted = frozenset(roles)
+
+    async def do_of(request: Request, user: CurrentUser) -> Do:
+        if wanted:
+            check_roles(user, wanted)
+        return Do(store_of(request), request, user)
+
+    return Depends(do_of)
 
 
 StoreDep = Annotated[AsyncStore, Depends(store_of)]

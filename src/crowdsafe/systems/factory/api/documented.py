@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel
 
 from crowdsafe.errors import CrowdsafeError
@@ -12,7 +12,7 @@ from crowdsafe.identity import User
 from crowdsafe.systems.factory.operations.queries import PAGE_MAX
 from crowdsafe.systems.factory.permissions import PERMISSIONS
 from crowdsafe.systems.factory.schemas import ID_MAX
-from crowdsafe.web.fastapi import require
+from crowdsafe.web.fastapi import Do, doing
 from crowdsafe.web.problem import MEDIA_TYPE, problem_of
 
 PathId = Annotated[int, Path(ge=1, le=ID_MAX)]
@@ -23,9 +23,12 @@ Cursor = Annotated[
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
+DoDep = Annotated[Do, doing()]
+
+
 def allowed(operation: str) -> Any:
-    """The dependency that lets pass who may do this operation, and gives the User."""
-    return Depends(require(*PERMISSIONS[operation]))
+    """The dependency that gives ``Do`` to who may do this operation."""
+    return doing(*PERMISSIONS[operation])
 
 
 def answers(
@@ -52,4 +55,4 @@ def answers(
     return documented
 
 
-__all__ = ["Cursor", "FilterId", "Limit", "PathId", "User", "allowed", "answers"]
+__all__ = ["Cursor", "Do", "DoDep", "FilterId", "Limit", "PathId", "User", "allowed", "answers"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from crowdsafe.errors import (
     ForbiddenTransition,
@@ -17,10 +17,10 @@ from crowdsafe.errors import (
 from crowdsafe.systems.factory import schemas
 from crowdsafe.systems.factory.api.documented import (
     Cursor,
+    Do,
     FilterId,
     Limit,
     PathId,
-    User,
     allowed,
     answers,
 )
@@ -45,7 +45,6 @@ from crowdsafe.web.fastapi import (
     OptionalIfMatch,
     StoreDep,
     etag_of,
-    idempotent_write,
     json_answer,
 )
 
@@ -107,15 +106,10 @@ async def list_orders(
 )
 async def create(
     body: schemas.NewOrder,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("order.create")],
+    do: Annotated[Do, allowed("order.create")],
 ) -> Response:
     """Its number follows the one before without a gap, and is never given again."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         create_order,
         status_code=201,
         answer_headers=_order_headers,
@@ -127,7 +121,7 @@ async def create(
         purchase_order=body.purchase_order,
         delivery_address=body.delivery_address,
         notes=body.notes,
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -160,26 +154,21 @@ async def edit(
     body: Annotated[
         schemas.EditOrder, Body(openapi_examples={"two fields": {"value": _EDIT_EXAMPLE}})
     ],
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("order.edit")],
+    do: Annotated[Do, allowed("order.edit")],
     if_match: OptionalIfMatch,
 ) -> Response:
     """What only one side changed is merged. A field that both changed is a 409 `edit-conflict`:
     `conflicts` has base, yours and theirs of each, with `version`, `by` and `at` of the other
     save. The version comes in If-Match or in the body.
     """
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         edit_order,
         answer_headers=_edited_etag,
         order_id=order_id,
         base=body.base,
         changes=body.changes,
         version=_version(if_match, body.version),
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -190,17 +179,13 @@ async def edit(
 )
 async def delete(
     order_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("order.delete")],
+    do: Annotated[Do, allowed("order.delete")],
     if_match: OptionalIfMatch,
 ) -> Response:
     """Only in stage order_entered; with If-Match only if nobody changed it.
 
     Its number stays used."""
-    return await idempotent_write(
-        store, request, user, delete_order, order_id=order_id, version=if_match, actor=user
-    )
+    return await do(delete_order, order_id=order_id, version=if_match, actor=do.user)
 
 
 @router.post(
@@ -211,17 +196,12 @@ async def delete(
 async def stage(
     order_id: PathId,
     body: schemas.MoveStage,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("order.stage")],
+    do: Annotated[Do, allowed("order.stage")],
 ) -> Response:
     """`from_stage` is what the caller saw: 409 `stage-moved` when somebody was first, with
     `current`, `by` and `at`. `{"from_stage": "winding", "move": "next"}` moves by one.
     """
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         move_stage,
         answer_headers=_etag,
         order_id=order_id,
@@ -229,7 +209,7 @@ async def stage(
         to_stage=body.to_stage,
         move=body.move,
         note=body.note,
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -240,21 +220,16 @@ async def stage(
 )
 async def cancel(
     order_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("order.cancel")],
+    do: Annotated[Do, allowed("order.cancel")],
     body: schemas.Decision | None = None,
 ) -> Response:
     """The stock comes back exactly once; a second cancel is a 409 `stage-moved`."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         cancel_order,
         answer_headers=_etag,
         order_id=order_id,
         note=body.note if body else "",
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -274,25 +249,20 @@ async def cancel(
 )
 async def invoice(
     order_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("order.invoice")],
+    do: Annotated[Do, allowed("order.invoice")],
     body: schemas.InvoiceOrder | None = None,
 ) -> Response:
     """Without `items`: all that is not invoiced yet. When nothing is left: 409 `already-invoiced`
     with the first invoice's number in `invoice_number`.
     """
     parts = body.items if body else None
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         invoice_order,
         status_code=201,
         answer_headers=lambda made: {"Location": f"/factory/api/invoices/{made['id']}"},
         order_id=order_id,
         items=None if parts is None else [part.model_dump() for part in parts],
-        actor=user,
+        actor=do.user,
     )
 
 

@@ -7,7 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from crowdsafe.systems.factory import schemas
-from crowdsafe.systems.factory.api.documented import User, allowed, answers
+from crowdsafe.systems.factory.api.documented import (
+    Do,
+    allowed,
+    answers,
+)
 from crowdsafe.systems.factory.errors import Duplicate
 from crowdsafe.systems.factory.operations import catalogue, queries
 from crowdsafe.systems.factory.operations.common import STAFF_TOPIC, TOPIC, employee_topic
@@ -16,7 +20,6 @@ from crowdsafe.web.fastapi import (
     CurrentUser,
     FeedDep,
     StoreDep,
-    idempotent_write,
     json_answer,
 )
 from crowdsafe.web.sse import event_stream
@@ -38,14 +41,10 @@ async def clients(store: StoreDep) -> Response:
 )
 async def add_client(
     body: schemas.NewClient,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("client.add")],
+    do: Annotated[Do, allowed("client.add")],
 ) -> Response:
     """Names are unique."""
-    return await idempotent_write(
-        store, request, user, catalogue.add_client, status_code=201, **body.model_dump()
-    )
+    return await do(catalogue.add_client, status_code=201, **body.model_dump())
 
 
 @router.get("/products", summary="Products by code", responses=answers(list[schemas.Product]))
@@ -62,14 +61,10 @@ async def products(store: StoreDep) -> Response:
 )
 async def add_product(
     body: schemas.NewProduct,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("product.add")],
+    do: Annotated[Do, allowed("product.add")],
 ) -> Response:
     """Codes are unique."""
-    return await idempotent_write(
-        store, request, user, catalogue.add_product, status_code=201, **body.model_dump()
-    )
+    return await do(catalogue.add_product, status_code=201, **body.model_dump())
 
 
 @router.get(

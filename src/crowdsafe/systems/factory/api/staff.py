@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from crowdsafe.errors import (
     Forbidden,
@@ -17,6 +17,8 @@ from crowdsafe.errors import (
 from crowdsafe.systems.factory import schemas
 from crowdsafe.systems.factory.api.documented import (
     Cursor,
+    Do,
+    DoDep,
     FilterId,
     Limit,
     PathId,
@@ -38,7 +40,6 @@ from crowdsafe.web.fastapi import (
     OptionalIfMatch,
     StoreDep,
     etag_of,
-    idempotent_write,
     json_answer,
 )
 
@@ -70,15 +71,10 @@ async def employees(store: StoreDep, user: CurrentUser) -> Response:
 )
 async def add_employee(
     body: schemas.NewEmployee,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("employee.add")],
+    do: Annotated[Do, allowed("employee.add")],
 ) -> Response:
     """Opening balances go into the leave ledger; `username` is the login, if there is one."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         catalogue.add_employee,
         status_code=201,
         name=body.name,
@@ -90,7 +86,7 @@ async def add_employee(
             "sick": body.sick_minutes,
             "personal": body.personal_minutes,
         },
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -123,14 +119,9 @@ async def list_timesheets(
         schemas.Timesheet, DuplicateTimesheet, NotFound, Forbidden, InvalidInput, status=201
     ),
 )
-async def create_timesheet(
-    body: schemas.NewTimesheet, request: Request, store: StoreDep, user: CurrentUser
-) -> Response:
+async def create_timesheet(body: schemas.NewTimesheet, do: DoDep) -> Response:
     """One for each employee and week: a second is a 409 with the first one's `timesheet_id`."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         timesheets.create_timesheet,
         status_code=201,
         answer_headers=lambda made: {
@@ -141,8 +132,8 @@ async def create_timesheet(
         week_start=body.week_start,
         minutes=body.minutes,
         notes=body.notes,
-        actor=user,
-        for_anyone=sees_staff(user.roles),
+        actor=do.user,
+        for_anyone=sees_staff(do.user.roles),
     )
 
 
@@ -173,9 +164,7 @@ async def get_timesheet(timesheet_id: PathId, store: StoreDep, user: CurrentUser
 async def edit_timesheet(
     timesheet_id: PathId,
     body: schemas.EditTimesheet,
-    request: Request,
-    store: StoreDep,
-    user: CurrentUser,
+    do: DoDep,
     if_match: OptionalIfMatch,
 ) -> Response:
     """With the version, in If-Match or in the body; 409 `stale-version` when somebody saved."""
@@ -184,17 +173,14 @@ async def edit_timesheet(
         raise PreconditionRequired
     if body.version not in (None, version):
         raise InvalidInput("If-Match and the body's version differ; send one.", field="version")
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         timesheets.edit_timesheet,
         answer_headers=_etag,
         timesheet_id=timesheet_id,
         minutes=body.minutes,
         version=version,
-        actor=user,
-        for_anyone=sees_staff(user.roles),
+        actor=do.user,
+        for_anyone=sees_staff(do.user.roles),
     )
 
 
@@ -203,19 +189,14 @@ async def edit_timesheet(
     summary="Hand a timesheet in",
     responses=answers(schemas.Timesheet, TimesheetMoved, NotFound, Forbidden),
 )
-async def submit_timesheet(
-    timesheet_id: PathId, request: Request, store: StoreDep, user: CurrentUser
-) -> Response:
+async def submit_timesheet(timesheet_id: PathId, do: DoDep) -> Response:
     """From draft to submitted."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         timesheets.submit_timesheet,
         answer_headers=_etag,
         timesheet_id=timesheet_id,
-        actor=user,
-        for_anyone=sees_staff(user.roles),
+        actor=do.user,
+        for_anyone=sees_staff(do.user.roles),
     )
 
 
@@ -226,19 +207,14 @@ async def submit_timesheet(
 )
 async def approve_timesheet(
     timesheet_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("timesheet.approve")],
+    do: Annotated[Do, allowed("timesheet.approve")],
 ) -> Response:
     """Writes exactly one pay calculation; a second approval is a 409 `timesheet-moved`."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         timesheets.approve_timesheet,
         answer_headers=_etag,
         timesheet_id=timesheet_id,
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -249,19 +225,14 @@ async def approve_timesheet(
 )
 async def reopen_timesheet(
     timesheet_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("timesheet.reopen")],
+    do: Annotated[Do, allowed("timesheet.reopen")],
 ) -> Response:
     """An approved one is paid back by one reversal."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         timesheets.reopen_timesheet,
         answer_headers=_etag,
         timesheet_id=timesheet_id,
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -292,14 +263,9 @@ async def list_leave(
     status_code=201,
     responses=answers(schemas.Leave, NotFound, Forbidden, InvalidInput, status=201),
 )
-async def request_leave(
-    body: schemas.NewLeave, request: Request, store: StoreDep, user: CurrentUser
-) -> Response:
+async def request_leave(body: schemas.NewLeave, do: DoDep) -> Response:
     """The balance is checked and taken when the request is approved."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         leave.request_leave,
         status_code=201,
         answer_headers=lambda made: {"Location": f"/factory/api/leave/{made['id']}"},
@@ -309,8 +275,8 @@ async def request_leave(
         end_date=body.end_date,
         minutes=round(body.hours * 60),
         reason=body.reason,
-        actor=user,
-        for_anyone=sees_staff(user.roles),
+        actor=do.user,
+        for_anyone=sees_staff(do.user.roles),
     )
 
 
@@ -332,16 +298,12 @@ async def get_leave(leave_id: PathId, store: StoreDep, user: CurrentUser) -> Res
 )
 async def approve_leave(
     leave_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("leave.decide")],
+    do: Annotated[Do, allowed("leave.decide")],
 ) -> Response:
     """Approved if and only if the minutes are off the balance, which never passes its floor:
     76 hours in advance for annual leave, zero for sick and personal leave.
     """
-    return await idempotent_write(
-        store, request, user, leave.approve_leave, leave_id=leave_id, actor=user
-    )
+    return await do(leave.approve_leave, leave_id=leave_id, actor=do.user)
 
 
 @router.post(
@@ -351,14 +313,10 @@ async def approve_leave(
 )
 async def reject_leave(
     leave_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("leave.decide")],
+    do: Annotated[Do, allowed("leave.decide")],
 ) -> Response:
     """The balance stays as it is."""
-    return await idempotent_write(
-        store, request, user, leave.reject_leave, leave_id=leave_id, actor=user
-    )
+    return await do(leave.reject_leave, leave_id=leave_id, actor=do.user)
 
 
 @router.post(
@@ -366,16 +324,11 @@ async def reject_leave(
     summary="Withdraw leave",
     responses=answers(schemas.Leave, LeaveMoved, NotFound, Forbidden),
 )
-async def cancel_leave(
-    leave_id: PathId, request: Request, store: StoreDep, user: CurrentUser
-) -> Response:
+async def cancel_leave(leave_id: PathId, do: DoDep) -> Response:
     """The minutes of approved leave come back exactly once."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         leave.cancel_leave,
         leave_id=leave_id,
-        actor=user,
-        for_anyone=sees_staff(user.roles),
+        actor=do.user,
+        for_anyone=sees_staff(do.user.roles),
     )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from crowdsafe.errors import InvalidInput, NotFound
 from crowdsafe.systems.factory import schemas
 from crowdsafe.systems.factory.api.documented import (
     Cursor,
+    Do,
     FilterId,
     Limit,
     PathId,
-    User,
     allowed,
     answers,
 )
@@ -29,7 +29,7 @@ from crowdsafe.systems.factory.operations.stock import (
     receive_stock,
     release_allocation,
 )
-from crowdsafe.web.fastapi import StoreDep, idempotent_write, json_answer
+from crowdsafe.web.fastapi import StoreDep, json_answer
 
 router = APIRouter()
 AllocationState = Literal["active", "released", "expired", "consumed"]
@@ -100,22 +100,17 @@ async def allocations(
 )
 async def receive(
     body: schemas.ReceiveStock,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("stock.receive")],
+    do: Annotated[Do, allowed("stock.receive")],
 ) -> Response:
     """Writes a receipt into the ledger; makes the stock row when it is the first."""
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         receive_stock,
         status_code=201,
         product_id=body.product_id,
         client_id=body.client_id,
         quantity=body.quantity,
         reference=body.reference,
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -128,24 +123,19 @@ async def receive(
 )
 async def allocate(
     body: schemas.AllocateStock,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("stock.allocate")],
+    do: Annotated[Do, allowed("stock.allocate")],
 ) -> Response:
     """For an order, or as a reservation that gives the stock back by itself after a while.
 
     400 `insufficient-stock` says in `available` how much could be had. Stock is never sold twice.
     """
-    return await idempotent_write(
-        store,
-        request,
-        user,
+    return await do(
         allocate_stock,
         product_id=body.product_id,
         client_id=body.client_id,
         quantity=body.quantity,
         order_reference=body.order_reference or None,
-        actor=user,
+        actor=do.user,
     )
 
 
@@ -156,11 +146,7 @@ async def allocate(
 )
 async def release(
     allocation_id: PathId,
-    request: Request,
-    store: StoreDep,
-    user: Annotated[User, allowed("stock.release")],
+    do: Annotated[Do, allowed("stock.release")],
 ) -> Response:
     """Exactly once: a second release, a cancelled order or an expiry finds nothing to give."""
-    return await idempotent_write(
-        store, request, user, release_allocation, allocation_id=allocation_id, actor=user
-    )
+    return await do(release_allocation, allocation_id=allocation_id, actor=do.user)
