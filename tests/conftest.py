@@ -10,9 +10,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from valkey.asyncio import Valkey
 
 from tests.support.lock import locked
 from tests.support.pg_server import PgServer
+from tests.support.valkey_server import DATABASES, ValkeyServer
 
 SEED = pytest.StashKey[int]()
 
@@ -34,16 +36,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def pg_server(tmp_path_factory: pytest.TempPathFactory) -> PgServer:
     """One PostgreSQL for the whole run, shared by the workers: never stop or restart this one."""
-    worker = "PYTEST_XDIST_WORKER" in os.environ
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if worker else folder
+    folder, watch_pid = _whole_run(tmp_path_factory)
     note = folder / "pg-base"
     with locked(folder / "pg-lock"):
         if note.exists():
             return PgServer(Path(note.read_text()))
-        server = PgServer.create(watch_pid=os.getppid() if worker else os.getpid())
+        server = PgServer.create(watch_pid=watch_pid)
         note.write_text(str(server.base))
         return server
+
+
+def _whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A folder, and the id of a process, that all workers of this run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return folder.parent, os.getppid()
+    return folder, os.getpid()
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +73,42 @@ def pg_url(pg_server: PgServer) -> Iterator[str]:
 def own_pg_server() -> Iterator[PgServer]:
     """A PostgreSQL server of the test's own, to stop, restart and kill."""
     with PgServer.create() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> ValkeyServer:
+    """One Valkey for the whole run, shared by the workers: never stop or restart this one."""
+    folder, watch_pid = _whole_run(tmp_path_factory)
+    note = folder / "valkey-base"
+    with locked(folder / "valkey-lock"):
+        if note.exists():
+            return ValkeyServer(Path(note.read_text()))
+        server = ValkeyServer.create(watch_pid=watch_pid)
+        note.write_text(str(server.base))
+        return server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """An empty database of the shared Valkey, which no other worker uses."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    database = int(worker) % DATABASES
+    valkey_server.execute("FLUSHDB", database=database)
+    return valkey_server.url(database)
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Valkey:
+    """A client of `valkey_url`, not connected yet: use it inside `async with valkey:`, which
+    closes its connections while their event loop still runs."""
+    return Valkey.from_url(valkey_url)
+
+
+@pytest.fixture
+def own_valkey_server() -> Iterator[ValkeyServer]:
+    """A Valkey server of the test's own, to stop, restart, freeze and kill."""
+    with ValkeyServer.create() as server:
         yield server
 
 
