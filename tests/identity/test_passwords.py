@@ -123,7 +123,7 @@ def test_nobody_waits_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
         began = time.monotonic()
         with pytest.raises(TooMany):
             await passwords.verify("x", "y")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4, "the limit cut the wait, not the gate"
         gate.set()
         passwords.close()
 

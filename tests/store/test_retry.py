@@ -358,15 +358,15 @@ class TestOverload:
 def test_reads_have_a_limit_too(url: str) -> None:
     def slow(session: Session) -> None:
         if session.get_bind().dialect.name == "postgresql":
-            session.execute(text("SELECT pg_sleep(1)"))
+            session.execute(text("SELECT pg_sleep(4)"))
         else:
-            time.sleep(1)
+            time.sleep(4)
 
     async def main() -> None:
         async with AsyncStore(url) as store:
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 await store.read(slow, deadline_s=0.2)
-            assert time.monotonic() - started < 0.9
+            assert time.monotonic() - started < 3
 
     asyncio.run(main())
