@@ -7,24 +7,28 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.support.pg_server import PgServer
+from tests.support.valkey_server import ValkeyServer
 
 from bench import in_process, machine, over_http, processes, report
 from bench.databases import Postgres, file_system, sqlite_folder
+from bench.findings import Findings
 from bench.goals import Comparison
 from bench.measure import FULL, QUICK, Plan
+from bench.place import Place
+from bench.traffic import cache
 
-Make = Callable[[Postgres, Path, Plan], Comparison]
+Make = Callable[[Place, Plan], Comparison | Findings]
 
 COMPARISONS: dict[str, Make] = {
-    "hot-row": lambda pg, _, plan: asyncio.run(in_process.hot_row(pg, plan)),
-    "distinct-rows": lambda pg, _, plan: asyncio.run(in_process.distinct_rows(pg, plan)),
-    "numbers": lambda pg, _, plan: asyncio.run(in_process.numbers(pg, plan)),
-    "sqlite-lane": lambda _, folder, plan: asyncio.run(in_process.sqlite_lane(folder, plan)),
-    "sqlite-processes": lambda _, folder, plan: processes.compare(folder, plan),
-    "http": over_http.compare,
+    "hot-row": lambda at, plan: asyncio.run(in_process.hot_row(at.postgres, plan)),
+    "distinct-rows": lambda at, plan: asyncio.run(in_process.distinct_rows(at.postgres, plan)),
+    "numbers": lambda at, plan: asyncio.run(in_process.numbers(at.postgres, plan)),
+    "sqlite-lane": lambda at, plan: asyncio.run(in_process.sqlite_lane(at.folder, plan)),
+    "sqlite-processes": lambda at, plan: processes.compare(at.folder, plan),
+    "http": lambda at, plan: over_http.compare(at.postgres, at.folder, plan),
+    "cache": cache.compare,
 }
 
 
@@ -41,14 +45,14 @@ def main() -> int:
     plan = QUICK if options.quick else FULL
     began = time.monotonic()
     done = []
-    with PgServer.create() as server, sqlite_folder() as folder:
-        facts = machine.describe(server, file_system(folder))
+    with PgServer.create() as server, ValkeyServer.create() as valkey, sqlite_folder() as folder:
+        facts = machine.describe(server, valkey, file_system(folder))
         print("\n".join(facts), "\n")
-        postgres = Postgres(server)
+        place = Place(Postgres(server), valkey, folder)
         for name in options.only or COMPARISONS:
-            done.append(COMPARISONS[name](postgres, folder, plan))
+            done.append(COMPARISONS[name](place, plan))
             print(report.terminal(done[-1]), flush=True)
-            postgres.drop_all()
+            place.postgres.drop_all()
     arguments = " ".join(sys.argv[1:])
     command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     took = (

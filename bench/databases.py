@@ -26,11 +26,15 @@ class Postgres:
 
     def database(self) -> str:
         """The URL of a new database with the benchmark's tables and rows in it."""
-        name = f"bench_{next(self._numbers)}"
-        self.server.execute(f"CREATE DATABASE {name}")
-        url = self.server.url(name)
+        url = self.empty()
         fill(url)
         return url
+
+    def empty(self) -> str:
+        """The URL of a new database with nothing in it."""
+        name = f"bench_{next(self._numbers)}"
+        self.server.execute(f"CREATE DATABASE {name}")
+        return self.server.url(name)
 
     def drop_all(self) -> None:
         """Remove the databases made so far."""

@@ -21,10 +21,11 @@ class Plan:
     rounds: int
     warm_s: float
     callers: Sequence[int] = CALLERS
+    quick: bool = False
 
 
 FULL = Plan(cell_s=1.3, rounds=3, warm_s=0.4)
-QUICK = Plan(cell_s=0.3, rounds=3, warm_s=0.15)
+QUICK = Plan(cell_s=0.3, rounds=3, warm_s=0.15, quick=True)
 
 
 class Contender(Protocol):

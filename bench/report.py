@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.findings import Findings, Table
 from bench.goals import Comparison, Row, Verdict
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "BENCHMARKS.md"
 BEGIN = "<!-- written by `make bench ARGS=--write`: begin -->"
 END = "<!-- written by `make bench ARGS=--write`: end -->"
 HEADERS = ["callers", "contender", "per second", "rounds", "p50 ms", "p99 ms", "crowdsafe is"]
-WORDS = ("contender", "goal", "errors", "")
+WORDS = ("contender", "goal", "errors", "note", "")
 """Headers of the columns that hold words, which begin at the left."""
 GOAL_HEADERS = ["goal", "wanted", "measured", ""]
 
@@ -42,37 +43,51 @@ def _lost(comparison: Comparison) -> str:
     )  # fmt: skip
 
 
-def terminal(comparison: Comparison) -> str:
+def terminal(comparison: Comparison | Findings) -> str:
     """A comparison as aligned text."""
-    rows = [_cells(row) for row in comparison.rows]
-    lines = [f"== {comparison.title}", comparison.about, ""]
-    lines += _aligned([HEADERS + comparison.more_headers, *rows])
-    lines += ["", _lost(comparison)]
+    lines = [f"== {comparison.title}", comparison.about]
+    for table in _tables(comparison):
+        lines += ["", *([table.title] if table.title else [])]
+        lines += _aligned([table.headers, *table.rows])
+    if isinstance(comparison, Comparison):
+        lines += ["", _lost(comparison)]
     if comparison.verdicts:
         lines += ["", *_aligned([GOAL_HEADERS, *_verdicts(comparison.verdicts)])]
     return "\n".join(lines) + "\n"
 
 
-def goals(comparisons: Sequence[Comparison]) -> str:
+def goals(comparisons: Sequence[Comparison | Findings]) -> str:
     """All goals as aligned text."""
     rows = [row for each in comparisons for row in _verdicts(each.verdicts)]
     return "\n".join(_aligned([GOAL_HEADERS, *rows])) if rows else ""
 
 
-def write_document(comparisons: Sequence[Comparison], machine: Sequence[str], took: str) -> None:
+def write_document(
+    comparisons: Sequence[Comparison | Findings], machine: Sequence[str], took: str
+) -> None:
     """Put the figures between the markers of docs/BENCHMARKS.md."""
     verdicts = [row for each in comparisons for row in _verdicts(each.verdicts)]
     lines = [BEGIN, "", "## Machine", "", *(f"- {line}" for line in machine), f"- {took}", ""]
     lines += ["## Goals", "", *_markdown(GOAL_HEADERS, verdicts), ""]
     for each in comparisons:
-        rows = [_cells(row) for row in each.rows]
         lines += [f"## {each.title}", "", each.about, ""]
-        lines += [*_markdown(HEADERS + each.more_headers, rows), "", _lost(each), ""]
+        for table in _tables(each):
+            lines += [f"### {table.title}", ""] if table.title else []
+            lines += [*_markdown(table.headers, table.rows), ""]
+        if isinstance(each, Comparison):
+            lines += [_lost(each), ""]
     lines.append(END)
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     DOCUMENT.write_text(before.rstrip() + "\n\n" + "\n".join(lines) + (after or "\n"))
+
+
+def _tables(comparison: Comparison | Findings) -> list[Table]:
+    if isinstance(comparison, Findings):
+        return comparison.tables
+    rows = [_cells(row) for row in comparison.rows]
+    return [Table(HEADERS + comparison.more_headers, rows)]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The planner under the crowds of its own table."""

@@ -1,0 +1,1 @@
+"""The traffic room beside the libraries that do the same."""
