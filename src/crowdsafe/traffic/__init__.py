@@ -4,4 +4,30 @@ the fair queue, caches, breakers, retries.
 Each part states what it holds and what it does not. Importing this needs SQLAlchemy alone.
 """
 
-__all__: list[str] = []
+from crowdsafe.traffic.quota import (
+    Period,
+    QuotaState,
+    Reservation,
+    charge,
+    day,
+    expire_reservations,
+    extend,
+    forget_quotas,
+    quota_state,
+    refund,
+    reserve,
+)
+
+__all__ = [
+    "Period",
+    "QuotaState",
+    "Reservation",
+    "charge",
+    "day",
+    "expire_reservations",
+    "extend",
+    "forget_quotas",
+    "quota_state",
+    "refund",
+    "reserve",
+]
