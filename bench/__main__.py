@@ -17,7 +17,7 @@ from bench.findings import Findings
 from bench.goals import Comparison
 from bench.measure import FULL, QUICK, Plan
 from bench.place import Place
-from bench.traffic import cache
+from bench.traffic import cache, limiter
 
 Make = Callable[[Place, Plan], Comparison | Findings]
 
@@ -29,6 +29,7 @@ COMPARISONS: dict[str, Make] = {
     "sqlite-processes": lambda at, plan: processes.compare(at.folder, plan),
     "http": lambda at, plan: over_http.compare(at.postgres, at.folder, plan),
     "cache": cache.compare,
+    "limiter": limiter.compare,
 }
 
 

@@ -82,5 +82,5 @@ def always(
     off = sorted({value for value in values if value != wanted})
     shown = ", ".join(f"{value:g}" for value in off or [wanted])
     if silent:
-        shown = f"not run: {', '.join(silent)}"
+        shown = f"not run: {len(silent)} of {len(ours)}"
     return Verdict(text, f"{wanted:g}, always", shown, not off and not silent)
