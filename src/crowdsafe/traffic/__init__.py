@@ -4,6 +4,20 @@ the fair queue, caches, breakers, retries.
 Each part states what it holds and what it does not. Importing this needs SQLAlchemy alone.
 """
 
+from crowdsafe.traffic.cache import (
+    PUBLIC,
+    CacheMisuse,
+    CacheStats,
+    CacheUnavailable,
+    ExecutionEnded,
+    ExecutionFailed,
+    ExecutionTimedOut,
+    InProcessCache,
+    NotJsonable,
+    Scope,
+    ValueTooLarge,
+    for_user,
+)
 from crowdsafe.traffic.quota import (
     Period,
     QuotaState,
@@ -19,13 +33,25 @@ from crowdsafe.traffic.quota import (
 )
 
 __all__ = [
+    "PUBLIC",
+    "CacheMisuse",
+    "CacheStats",
+    "CacheUnavailable",
+    "ExecutionEnded",
+    "ExecutionFailed",
+    "ExecutionTimedOut",
+    "InProcessCache",
+    "NotJsonable",
     "Period",
     "QuotaState",
     "Reservation",
+    "Scope",
+    "ValueTooLarge",
     "charge",
     "day",
     "expire_reservations",
     "extend",
+    "for_user",
     "forget_quotas",
     "quota_state",
     "refund",
