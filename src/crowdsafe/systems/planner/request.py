@@ -115,7 +115,7 @@ def _budget(value: Any) -> str | int:
         raise ValueError("must not be negative")
     if value > BUDGET_MAX:
         raise ValueError(f"must be at most {BUDGET_MAX}")
-    return int(round(value))
+    return round(float(value)) if isinstance(value, float) else int(value)
 
 
 def _upper(value: Any) -> Any:

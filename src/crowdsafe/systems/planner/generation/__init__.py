@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crowdsafe.systems.planner.generation.calls import Breaker, Patience
 from crowdsafe.systems.planner.generation.generate import generate
 from crowdsafe.systems.planner.generation.offline import offline_plan
 from crowdsafe.systems.planner.generation.sections import (
@@ -18,7 +19,9 @@ from crowdsafe.systems.planner.generation.upstream import Upstream
 __all__ = [
     "SECTIONS",
     "TITLES",
+    "Breaker",
     "Column",
+    "Patience",
     "Plan",
     "SavedSections",
     "Section",

@@ -6,9 +6,17 @@ whoever stated the facts. Money in whole units of the currency, percentages as i
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from crowdsafe.systems.planner.generation.sections import SectionName
 
@@ -35,9 +43,30 @@ AMOUNT_MAX = 10**12
 NUMBER_MAX = 2**53 - 1
 """No figure may pass this: JavaScript could not read it exactly."""
 
-_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
-_Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400)]
-_Paragraph = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+
+def _printable(text: str) -> str:
+    """Without the characters that no database stores as text, or that no page shows."""
+    kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"})
+    if not kept.strip():
+        raise ValueError("must hold words")
+    return kept
+
+
+_Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(_printable),
+]
+_Line = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=400),
+    AfterValidator(_printable),
+]
+_Paragraph = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000),
+    AfterValidator(_printable),
+]
 _Percent = Annotated[int, Field(ge=0, le=100)]
 _Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 _Score = Annotated[int, Field(ge=1, le=5)]

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 
-from crowdsafe.systems.planner.generation.offline import offline_plan
-from crowdsafe.systems.planner.generation.sections import Plan, SavedSections, SectionName
+from pydantic import BaseModel, ValidationError
+
+from crowdsafe.systems.planner.generation.build import Built, build
+from crowdsafe.systems.planner.generation.calls import Breaker, Calls, Patience
+from crowdsafe.systems.planner.generation.errors import UpstreamBadAnswer, UpstreamUnavailable
+from crowdsafe.systems.planner.generation.facts import FACTS, Headline
+from crowdsafe.systems.planner.generation.offline import headline, offline_plan, offline_section
+from crowdsafe.systems.planner.generation.prompts import (
+    facts_prompt,
+    headline_prompt,
+    text_prompt,
+)
+from crowdsafe.systems.planner.generation.sections import (
+    SECTIONS,
+    TITLES,
+    Plan,
+    SavedSections,
+    Section,
+    SectionName,
+    Source,
+)
 from crowdsafe.systems.planner.generation.upstream import Upstream
 from crowdsafe.systems.planner.request import PlanRequest
 
-__all__ = ["Breaker", "Report", "SectionState", "generate"]
+__all__ = ["CALLS_AT_ONCE_MAX", "Report", "SectionState", "generate"]
 
-SectionState = Literal["running", "done", "saved", "offline"]
+CALLS_AT_ONCE_MAX = 3
+
+SectionState = Literal["running", "done"]
 Report = Callable[[SectionName, SectionState], Awaitable[None]]
 
-
-class Breaker(Protocol):
-    """What `generate` needs of a circuit breaker."""
-
-    async def call(self, fn: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any: ...
+log = logging.getLogger(__name__)
 
 
 async def generate(
@@ -30,10 +49,182 @@ async def generate(
     report: Report | None = None,
     saved: SavedSections | None = None,
     offline_ok: bool = True,
+    patience: Patience | None = None,
 ) -> Plan:
-    """Make the plan that a request asks for; without an upstream, the offline plan."""
-    plan = offline_plan(request)
-    if report is not None:
-        for name in plan.sections:
-            await report(name, "offline")
-    return plan
+    """Make the plan that a request asks for.
+
+    ``report`` is awaited as each section begins ("running") and ends ("done"). ``saved`` keeps
+    the sections that the language model has finished. Without an upstream, or when it cannot be
+    asked any more (breaker open, tries spent), the offline generator writes what is left, and
+    the plan's ``source`` and its sections' say so; with ``offline_ok=False`` the error is raised.
+
+    Holds: at most three calls at once; a section that was saved is not asked for again; numbers
+    add up whoever stated the facts; what is cancelled leaves no call behind. Does not hold: that
+    a call is paid once, since a call whose answer was lost is made again.
+    Proved by ``tests/systems/planner/test_generate.py``.
+
+    Raises UpstreamRefused when the service refuses for good (a wrong key), whatever
+    ``offline_ok`` says: an operator has to see that. Raises what ``report`` and ``saved`` raise.
+    """
+    if upstream is None:
+        if not offline_ok:
+            raise UpstreamUnavailable("No language model is configured; set the upstream's URL.")
+        plan = offline_plan(request)
+        if report is not None:
+            for name in FACTS:
+                await report(name, "done")
+        return plan
+    calls = Calls(upstream, breaker, patience or Patience(), offline_ok=offline_ok)
+    return await _Run(request, calls, report, saved).plan()
+
+
+class _Run:
+    """One plan in the making."""
+
+    def __init__(
+        self,
+        request: PlanRequest,
+        calls: Calls,
+        report: Report | None,
+        saved: SavedSections | None,
+    ) -> None:
+        self._request = request
+        self._calls = calls
+        self._report = report
+        self._saved = saved
+        self._room = asyncio.Semaphore(CALLS_AT_ONCE_MAX)
+        self._figures: dict[str, int | None] = {}
+        self._sections: dict[SectionName, Section] = {}
+        self._headline = headline(request)
+
+    async def plan(self) -> Plan:
+        # The financial facts come first: what the market must hold and what marketing may cost
+        # follow from them. The summary comes last, since it quotes all others.
+        financials, *others, summary = FACTS
+        text = await self._begun(financials)
+        begun = dict(self._figures)
+        await _together(*([text] if text else []), *(self._section(name, begun) for name in others))
+        for name in others:
+            self._figures |= self._sections[name].figures
+        await self._section(summary, dict(self._figures))
+        return self._finished()
+
+    async def _begun(self, name: SectionName) -> Coroutine[Any, Any, None] | None:
+        """Settle the figures of the financial section; what is left to do for its text."""
+        if await self._from_saved(name):
+            self._figures |= self._sections[name].figures
+            return None
+        await self._tell(name, "running")
+        built = await self._facts(name, {})
+        figures = built.figures if built else offline_section(self._request, name, {}).figures
+        self._figures |= figures
+        return self._text(name, built, {})
+
+    async def _section(self, name: SectionName, figures: dict[str, int | None]) -> None:
+        if await self._from_saved(name):
+            return
+        async with self._room:
+            await self._tell(name, "running")
+            await self._write(name, await self._facts(name, figures), figures)
+
+    async def _text(
+        self, name: SectionName, built: Built | None, figures: dict[str, int | None]
+    ) -> None:
+        async with self._room:
+            await self._write(name, built, figures)
+
+    async def _facts(self, name: SectionName, figures: dict[str, int | None]) -> Built | None:
+        """The section's facts and what follows from them; None: write it offline."""
+
+        def checked(facts: BaseModel) -> Built:
+            try:
+                return build(self._request, name, facts, figures)
+            except ValueError as error:
+                raise UpstreamBadAnswer(f"The facts do not fit: {error}") from None
+
+        prompt = facts_prompt(self._request, name, figures)
+        return await self._calls.ask(prompt, checked)
+
+    async def _write(
+        self, name: SectionName, built: Built | None, figures: dict[str, int | None]
+    ) -> None:
+        """Finish a section: its text by the language model, or offline where that fails."""
+        paragraphs: list[str] | None = None
+        head: Headline | None = None
+        if built is not None:
+            text = text_prompt(self._request, name, built, figures)
+            if name == "executive_summary":
+                title = headline_prompt(self._request, {**figures, **built.figures})
+                head = await self._calls.ask(title, _as_it_is)
+            written = await self._calls.ask(text, _as_it_is)
+            paragraphs = written.paragraphs if written else None
+        if built is None or paragraphs is None:
+            facts = None if built is None else built.facts
+            section = offline_section(self._request, name, figures, facts)
+        else:
+            section = Section(
+                name=name,
+                title=TITLES[name],
+                paragraphs=paragraphs,
+                tables=built.tables,
+                figures=built.figures,
+                source="upstream",
+            )
+        self._sections[name] = section
+        self._headline = head or self._headline
+        if self._saved is not None and section.source == "upstream":
+            await self._saved.put(name, self._kept(section, head))
+        await self._tell(name, "done")
+
+    def _kept(self, section: Section, head: Headline | None) -> dict[str, Any]:
+        kept: dict[str, Any] = {"section": section.model_dump(mode="json")}
+        if head is not None:
+            kept["headline"] = head.model_dump(mode="json")
+        return kept
+
+    async def _from_saved(self, name: SectionName) -> bool:
+        kept = None if self._saved is None else await self._saved.get(name)
+        if kept is None:
+            return False
+        try:
+            section = Section.model_validate(kept["section"])
+            head = Headline.model_validate(kept["headline"]) if "headline" in kept else None
+        except (KeyError, ValidationError):
+            log.warning("a saved section %s of another version is made anew", name)
+            return False
+        self._sections[name] = section
+        self._headline = head or self._headline
+        await self._tell(name, "done")
+        return True
+
+    async def _tell(self, name: SectionName, state: SectionState) -> None:
+        if self._report is not None:
+            await self._report(name, state)
+
+    def _finished(self) -> Plan:
+        sections = {name: self._sections[name] for name in SECTIONS}
+        sources = {section.source for section in sections.values()}
+        source: Source = sources.pop() if len(sources) == 1 else "mixed"
+        return Plan(
+            title=self._headline.title,
+            pitch=self._headline.pitch,
+            currency=self._request.currency,
+            sections=sections,
+            source=source,
+            model=None if source == "offline" else self._calls.model,
+            calls=self._calls.made,
+        )
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all at once; the first error cancels the others, is waited out and raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__

@@ -2,19 +2,251 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-__all__ = ["Upstream"]
+from pydantic import BaseModel, ValidationError
+
+from crowdsafe.systems.planner.generation.errors import (
+    UpstreamBadAnswer,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
+from crowdsafe.systems.planner.generation.prompts import Prompt
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["ANSWER_BYTES_MAX", "Upstream"]
+
+ANSWER_BYTES_MAX = 256 * 1024
+"""A larger answer is not read to its end."""
+TOKENS_MAX = 2000
+"""What the language model may write in one answer."""
+RETRY_AFTER_S_MAX = 3600.0
+_DETAIL_BYTES_MAX = 2000
+_PASSING = frozenset({408, 409, 425})
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class _StatusError(Exception):
+    """The service answered with a status that is no success."""
+
+    def __init__(self, status: int, retry_after_s: float | None, detail: str) -> None:
+        super().__init__(status, retry_after_s, detail)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.detail = detail
 
 
 @dataclass(slots=True)
 class Upstream:
-    """A language model's service; ``timeout_s`` is for one whole answer."""
+    """A language model's service, over the official client; made at the first question.
+
+    ``timeout_s`` is for one whole answer, from connecting to its last byte. It never retries:
+    whoever asks decides that. The client belongs to the event loop that it is first used in.
+
+    Holds: no answer takes longer than ``timeout_s`` or more memory than `ANSWER_BYTES_MAX`, even
+    one that trickles in; a question that is cancelled closes its connection; every failure is an
+    `UpstreamError`. Does not hold: that a cancelled question costs nothing at the service.
+    Proved by ``tests/systems/planner/test_upstream.py``.
+    """
 
     base_url: str
-    api_key: str
+    api_key: str = field(repr=False)
     model: str
     timeout_s: float = 60.0
+    _client: AsyncOpenAI | None = field(default=None, init=False, repr=False)
+
+    async def ask(self, prompt: Prompt[Answer]) -> Answer:
+        """Ask once; the answer, checked against the shape that was asked for.
+
+        Raises UpstreamRateLimited (with ``retry_after_s`` when the service says it),
+        UpstreamUnavailable (no answer in time, connection lost, 5xx), UpstreamBadAnswer (no JSON,
+        other shape, too long), UpstreamRefused (any other 3xx or 4xx: a repeat cannot help).
+        """
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                body = await self._answer(prompt)
+        except TimeoutError:
+            raise UpstreamUnavailable(
+                f"The language model did not answer within {self.timeout_s:g} s; try again later."
+            ) from None
+        return _checked(body, prompt.answer)
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close its connections; a later question opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _answer(self, prompt: Prompt[Any]) -> bytes:
+        # Imported at the first question, off the event loop: it takes a second and 40 MB, which
+        # a process that asks nothing need not pay.
+        openai = await asyncio.to_thread(import_module, "openai")
+        client = self._opened()
+        body = bytearray()
+        try:
+            async with client.chat.completions.with_streaming_response.create(
+                model=self.model,
+                messages=[
+                    {"role": "system", "content": prompt.system},
+                    {"role": "user", "content": prompt.user},
+                ],
+                response_format={"type": "json_object"},
+                max_tokens=TOKENS_MAX,
+            ) as response:
+                async for piece in response.iter_bytes():
+                    body += piece
+                    if len(body) > ANSWER_BYTES_MAX:
+                        raise UpstreamBadAnswer(
+                            f"The language model's answer is longer than {ANSWER_BYTES_MAX} bytes."
+                        )
+        except UpstreamError:
+            raise
+        except openai.OpenAIError as error:
+            _raise_for(error)
+        except Exception as error:
+            # While the body is read the client lets its transport's own errors through.
+            if type(error).__module__.partition(".")[0] not in {"httpx", "httpx2"}:
+                raise
+            raise UpstreamUnavailable(
+                f"The language model's answer broke off ({type(error).__name__}); try again later."
+            ) from error
+        return bytes(body)
+
+    def _opened(self) -> AsyncOpenAI:
+        if self._client is None:
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+            self._client = AsyncOpenAI(
+                base_url=self.base_url,
+                api_key=self.api_key or "none",
+                max_retries=0,
+                timeout=self.timeout_s,
+                # A packed answer could be small on the wire and huge in memory.
+                default_headers={"Accept-Encoding": "identity"},
+                http_client=DefaultAsyncHttpxClient(
+                    timeout=self.timeout_s,
+                    follow_redirects=False,
+                    event_hooks={"response": [_stop_at_failure]},
+                ),
+            )
+        return self._client
+
+
+async def _stop_at_failure(response: Any) -> None:
+    """Turn any status but 2xx into an error here, before a long body of it is read."""
+    if 200 <= response.status_code < 300:
+        return
+    detail = bytearray()
+    async for piece in response.aiter_bytes():
+        detail += piece
+        if len(detail) >= _DETAIL_BYTES_MAX:
+            break
+    said = _retry_after_s(response.headers.get("retry-after"))
+    raise _StatusError(response.status_code, said, _message(bytes(detail[:_DETAIL_BYTES_MAX])))
+
+
+def _message(body: bytes) -> str:
+    """What an error body says, in the form that OpenAI's endpoints give it, else nothing."""
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return " ".join(str(message).split())[:300]
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """The seconds of a Retry-After header (a number or a date), from 0 to an hour, or None."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except ValueError:
+            return None
+    if not math.isfinite(seconds):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_S_MAX)
+
+
+def _raise_for(error: Exception) -> NoReturn:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, _StatusError):
+        cause = cause.__cause__
+    if cause is None:
+        raise UpstreamUnavailable(
+            f"The language model cannot be reached ({type(error).__name__}); try again later."
+        ) from error
+    status, data = cause.status, {}
+    if cause.retry_after_s is not None:
+        data["retry_after_s"] = cause.retry_after_s
+    if status == 429:
+        raise UpstreamRateLimited(**data) from None
+    if status >= 500 or status in _PASSING:
+        raise UpstreamUnavailable(
+            f"The language model's service failed with status {status}; try again later.", **data
+        ) from None
+    said = f": {cause.detail}" if cause.detail else ""
+    raise UpstreamRefused(
+        f"The language model's service refuses requests with status {status}{said}. Check the "
+        "planner's key, address and model."
+    ) from None
+
+
+def _checked(body: bytes, shape: type[Answer]) -> Answer:
+    """The answer inside a chat completion; UpstreamBadAnswer when it is not what was asked for."""
+    choice = _member(_json(body), "choices", 0)
+    content = _member(choice, "message", "content")
+    if not isinstance(content, str):
+        raise UpstreamBadAnswer("The language model's answer holds no text.")
+    if _member(choice, "finish_reason") == "length":
+        raise UpstreamBadAnswer("The language model's answer was cut off at its length limit.")
+    try:
+        return shape.model_validate(_json(_unfenced(content).encode("utf-8", "replace")))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UpstreamBadAnswer(
+            f"The language model's answer has another shape: {where}: {first['msg']}"
+        ) from None
+
+
+def _member(value: Any, *path: str | int) -> Any:
+    for part in path:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def _unfenced(text: str) -> str:
+    """The text without the fence that many models put around JSON."""
+    plain = text.strip()
+    if plain.startswith("```"):
+        plain = plain.partition("\n")[2].rpartition("```")[0]
+    return plain
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise UpstreamBadAnswer("The language model's answer is not JSON.") from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,119 @@
+"""The calls that one plan costs: tried again where that can help, and given up together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from crowdsafe.errors import BreakerOpen, CrowdsafeError
+from crowdsafe.systems.planner.generation.errors import (
+    UpstreamBadAnswer,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
+from crowdsafe.systems.planner.generation.prompts import Prompt
+from crowdsafe.systems.planner.generation.upstream import Upstream
+
+__all__ = ["Breaker", "Calls", "Patience", "is_failure"]
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+class Breaker(Protocol):
+    """What is needed of a circuit breaker; it raises BreakerOpen while it is open."""
+
+    async def call(self, fn: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """The result of ``fn``; with ``counts=``, errors for which it is false are no failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one call is tried: so many times, and no new try after ``timeout_s``.
+
+    Between tries it waits from ``wait_s``, doubling up to ``wait_max_s``, with jitter, and at
+    least as long as the service asks for.
+    """
+
+    attempts: int = 6
+    timeout_s: float = 90.0
+    wait_s: float = 0.25
+    wait_max_s: float = 10.0
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error says that the service is ill: busy and misunderstood are not."""
+    return isinstance(error, UpstreamUnavailable)
+
+
+class Calls:
+    """Asks an upstream for one plan; after a call has failed for good, none is made any more."""
+
+    def __init__(
+        self, upstream: Upstream, breaker: Breaker | None, patience: Patience, *, offline_ok: bool
+    ) -> None:
+        self._upstream = upstream
+        self._breaker = breaker
+        self._patience = patience
+        self._offline_ok = offline_ok
+        self._failure: CrowdsafeError | None = None
+        self.made = 0
+        """How many questions were sent, those without a good answer too."""
+
+    @property
+    def model(self) -> str:
+        """The language model's name."""
+        return self._upstream.model
+
+    async def ask(self, prompt: Prompt[Answer], check: Callable[[Answer], Result]) -> Result | None:
+        """What ``check`` makes of the answer; None when it has to be done without one.
+
+        ``check`` may raise UpstreamBadAnswer. An answer that stays bad costs one section; a
+        service that is busy, ill or left alone (BreakerOpen) ends the plan's calls. With
+        ``offline_ok=False`` the error is raised instead. Raises UpstreamRefused at once.
+        """
+        if self._failure is not None:
+            return None
+        try:
+            return await self._tried(prompt, check)
+        except UpstreamBadAnswer:
+            if not self._offline_ok:
+                raise
+        except (UpstreamRateLimited, UpstreamUnavailable, BreakerOpen) as error:
+            if not self._offline_ok:
+                raise
+            self._failure = error
+        return None
+
+    async def _tried(self, prompt: Prompt[Answer], check: Callable[[Answer], Result]) -> Result:
+        patience, begun = self._patience, time.monotonic()
+        wait_s = patience.wait_s
+        for attempt in range(1, patience.attempts + 1):
+            try:
+                return check(await self._once(prompt))
+            except (UpstreamRateLimited, UpstreamUnavailable, UpstreamBadAnswer) as error:
+                pause_s = max(error.retry_after_s or 0.0, wait_s) * (1 + random.random() / 2)
+                left_s = patience.timeout_s - (time.monotonic() - begun)
+                if attempt == patience.attempts or pause_s > left_s or self._failure is not None:
+                    raise
+            await asyncio.sleep(pause_s)
+            wait_s = min(wait_s * 2, patience.wait_max_s)
+        raise AssertionError("at least one attempt is made")
+
+    async def _once(self, prompt: Prompt[Answer]) -> Answer:
+        if self._failure is not None:
+            raise self._failure
+        if self._breaker is None:
+            return await self._sent(prompt)
+        answer: Answer = await self._breaker.call(self._sent, prompt, counts=is_failure)
+        return answer
+
+    async def _sent(self, prompt: Prompt[Answer]) -> Answer:
+        self.made += 1
+        return await self._upstream.ask(prompt)
