@@ -109,13 +109,14 @@ def _budget(value: Any) -> str | int:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number:
         raise ValueError(f"must be a number or one of {', '.join(BRACKETS)}")
-    if not math.isfinite(value):
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not finite:
         raise ValueError("must be a finite number")
     if value < 0:
         raise ValueError("must not be negative")
     if value > BUDGET_MAX:
         raise ValueError(f"must be at most {BUDGET_MAX}")
-    return round(float(value)) if isinstance(value, float) else int(value)
+    return int(value + 0.5) if isinstance(value, float) else int(value)
 
 
 def _upper(value: Any) -> Any:
