@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from bench.findings import Findings
 from bench.goals import Comparison
 from bench.measure import FULL, QUICK, Plan
 from bench.place import Place
-from bench.traffic import cache, limiter
+from bench.traffic import breaker, cache, limiter, queue
 
 Make = Callable[[Place, Plan], Comparison | Findings]
 
@@ -30,6 +31,9 @@ COMPARISONS: dict[str, Make] = {
     "http": lambda at, plan: over_http.compare(at.postgres, at.folder, plan),
     "cache": cache.compare,
     "limiter": limiter.compare,
+    "queue": queue.compare,
+    "fairness": queue.fairness,
+    "breaker": breaker.compare,
 }
 
 
@@ -41,6 +45,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="cells of 0.3 s: to try it out")
     parser.add_argument("--write", action="store_true", help=f"write {report.DOCUMENT.name}")
     options = parser.parse_args()
+    logging.getLogger("crowdsafe").setLevel(logging.ERROR)  # breakers say that they open
     if options.write and options.only:
         parser.error("--write is for all comparisons: leave --only out")
     plan = QUICK if options.quick else FULL

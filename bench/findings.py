@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.goals import Verdict
@@ -29,11 +29,16 @@ class Findings:
     verdicts: list[Verdict] = field(default_factory=list)
 
 
-def cells(outcomes: Outcomes, columns: Sequence[tuple[str, str]], ours: str | None = None,
-          figure: str = "") -> list[list[str]]:  # fmt: skip
+def cells(
+    outcomes: Outcomes,
+    columns: Sequence[tuple[str, str]],
+    ours: Mapping[str, str] | None = None,
+    figure: str = "",
+) -> list[list[str]]:
     """A line for each contender: the medians of the figures, each with its format.
 
-    With ``ours`` the last cell says how many times a peer's ``figure`` that contender has.
+    With ``ours``, which names the contender of ours that a peer is compared with, the last cell
+    says how many times the peer's ``figure`` ours has.
     """
     rows = []
     for name, outcome in outcomes.items():
@@ -42,7 +47,7 @@ def cells(outcomes: Outcomes, columns: Sequence[tuple[str, str]], ours: str | No
         else:
             row = [name, *(_shown(outcome.median(key), style) for key, style in columns)]
         if ours is not None:
-            times = None if name == ours else ratio(outcomes, ours, name, figure)
+            times = ratio(outcomes, ours[name], name, figure) if name in ours else None
             row.append("" if times is None else f"{times:.3g}×")
         row.append(f"not run: {outcome.not_run}" if outcome.not_run else "")
         rows.append(row)

@@ -11,6 +11,7 @@ from async_lru import alru_cache
 from cashews import Cache
 
 from crowdsafe.store import AsyncStore
+from crowdsafe.traffic import PUBLIC, DatabaseCache, InProcessCache, ValkeyCache
 
 Make = Callable[[str], Coroutine[Any, Any, str]]
 Opened = AbstractAsyncContextManager[Make]
@@ -22,8 +23,6 @@ CONNECTIONS = 16
 
 @asynccontextmanager
 async def ours_in_process(make: Make, _url: str) -> AsyncIterator[Make]:
-    from crowdsafe.traffic import PUBLIC, InProcessCache
-
     cache = InProcessCache()
 
     async def call(key: str) -> str:
@@ -34,8 +33,6 @@ async def ours_in_process(make: Make, _url: str) -> AsyncIterator[Make]:
 
 @asynccontextmanager
 async def ours_decorated(make: Make, _url: str) -> AsyncIterator[Make]:
-    from crowdsafe.traffic import PUBLIC, InProcessCache
-
     cache = InProcessCache()
 
     @cache.cached(ttl_s=TTL_S, key=lambda key: key, scope=PUBLIC)
@@ -47,8 +44,6 @@ async def ours_decorated(make: Make, _url: str) -> AsyncIterator[Make]:
 
 @asynccontextmanager
 async def ours_database(make: Make, url: str) -> AsyncIterator[Make]:
-    from crowdsafe.traffic import PUBLIC, DatabaseCache
-
     async with AsyncStore(url) as store:
         await store.create_all()
         cache = DatabaseCache(store, name="bench")
@@ -61,8 +56,6 @@ async def ours_database(make: Make, url: str) -> AsyncIterator[Make]:
 
 @asynccontextmanager
 async def ours_valkey(make: Make, url: str) -> AsyncIterator[Make]:
-    from crowdsafe.traffic import PUBLIC, ValkeyCache
-
     async with valkey.asyncio.Valkey.from_url(url, max_connections=CONNECTIONS * 4) as client:
         cache = ValkeyCache(client, name="bench")
 

@@ -16,7 +16,6 @@ from typing import Any
 from tests.support.pg_server import ROOT
 
 START_S_MAX = 40.0
-SAID_CHARS = 400
 
 
 @dataclass(slots=True)
@@ -42,7 +41,7 @@ class Child:
             except queue.Empty:
                 raise RuntimeError(f"no {word!r} within {within_s:g} s") from None
             if line is None:
-                raise RuntimeError(f"ended: {''.join(self.complaints)[-SAID_CHARS:]}")
+                raise RuntimeError(f"ended: {self.last_words()}")
             if line.startswith(word):
                 return line.strip()
 
@@ -50,6 +49,11 @@ class Child:
         """What it prints as JSON."""
         found: dict[str, Any] = json.loads(self.wait_for("{", within_s))
         return found
+
+    def last_words(self) -> str:
+        """The line of its complaints that says most: the last one that is not part of a list."""
+        said = [line.strip() for line in self.complaints if line[:1].strip()]
+        return said[-1] if said else "without a word"
 
     def kill(self) -> None:
         """kill -9."""

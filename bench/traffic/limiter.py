@@ -104,8 +104,10 @@ def compare(place: Place, plan: Plan) -> Findings:
     return Findings(
         "limiter", "Rate limits", about,
         [
-            Table(headers, cells(memory, COLUMNS, OURS, "refused"), "In process"),
-            Table(headers, cells(shared, COLUMNS, OURS_VALKEY, "refused"), "On a server"),
+            Table(headers, cells(memory, COLUMNS, dict.fromkeys((GCRA, LIMITS, PYRATE), OURS),
+                                 "refused"), "In process"),
+            Table(headers, cells(shared, COLUMNS, dict.fromkeys((GCRA_VALKEY, LIMITS_VALKEY,
+                                 PYRATE_VALKEY), OURS_VALKEY), "refused"), "On a server"),
         ],
         [
             *(at_least_times(f"limiter {where}, {words}: against a bare GCRA", found, ours, gcra,

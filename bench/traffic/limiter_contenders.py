@@ -18,6 +18,7 @@ import redis.asyncio
 import valkey.asyncio
 
 from crowdsafe.store import AsyncStore
+from crowdsafe.traffic import DatabaseLimiter, InProcessLimiter, Rate, ValkeyLimiter
 
 Ask = Callable[[str], bool]
 AskAsync = Callable[[str], Awaitable[bool]]
@@ -57,15 +58,11 @@ class Gcra:
 
 @contextmanager
 def ours_allow(limit: int) -> Iterator[Ask]:
-    from crowdsafe.traffic import InProcessLimiter, Rate
-
     yield InProcessLimiter(Rate(limit, 1.0)).allow
 
 
 @contextmanager
 def ours_check(limit: int) -> Iterator[Ask]:
-    from crowdsafe.traffic import InProcessLimiter, Rate
-
     limiter = InProcessLimiter(Rate(limit, 1.0))
     yield lambda key: limiter.check(key).allowed
 
@@ -92,8 +89,6 @@ def pyrate_memory(limit: int) -> Iterator[Ask]:
 
 @asynccontextmanager
 async def ours_valkey(limit: int, url: str) -> AsyncIterator[AskAsync]:
-    from crowdsafe.traffic import Rate, ValkeyLimiter
-
     async with valkey.asyncio.Valkey.from_url(url, max_connections=CONNECTIONS) as client:
         limiter = ValkeyLimiter(client, Rate(limit, 1.0), name="bench")
 
@@ -105,8 +100,6 @@ async def ours_valkey(limit: int, url: str) -> AsyncIterator[AskAsync]:
 
 @asynccontextmanager
 async def ours_database(limit: int, url: str) -> AsyncIterator[AskAsync]:
-    from crowdsafe.traffic import DatabaseLimiter, Rate
-
     async with AsyncStore(url) as store:
         await store.create_all()
         limiter = DatabaseLimiter(store, Rate(limit, 1.0), name="bench")
