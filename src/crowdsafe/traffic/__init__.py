@@ -4,6 +4,14 @@ the fair queue, caches, breakers, retries.
 Each part states what it holds and what it does not. Importing this needs SQLAlchemy alone.
 """
 
+from crowdsafe.traffic.breaker import (
+    Breaker,
+    BreakerSettings,
+    BreakerState,
+    DatabaseBreaker,
+    InProcessBreaker,
+    ValkeyBreaker,
+)
 from crowdsafe.traffic.cache import (
     PUBLIC,
     CacheMisuse,
@@ -66,9 +74,13 @@ from crowdsafe.traffic.rates import (
 
 __all__ = [
     "PUBLIC",
+    "Breaker",
+    "BreakerSettings",
+    "BreakerState",
     "CacheMisuse",
     "CacheStats",
     "CacheUnavailable",
+    "DatabaseBreaker",
     "DatabaseCache",
     "DatabaseLimiter",
     "Decision",
@@ -77,6 +89,7 @@ __all__ = [
     "ExecutionFailed",
     "ExecutionTimedOut",
     "GiveUp",
+    "InProcessBreaker",
     "InProcessCache",
     "InProcessLimiter",
     "Job",
@@ -94,6 +107,7 @@ __all__ = [
     "RunningJob",
     "Scope",
     "UserView",
+    "ValkeyBreaker",
     "ValkeyCache",
     "ValkeyLimiter",
     "ValueTooLarge",

@@ -1,0 +1,45 @@
+"""Every limit of a breaker in one object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from crowdsafe.errors import ConfigError
+
+__all__ = ["BreakerSettings"]
+
+_FAILURES_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSettings:
+    """When a breaker opens, and for how long. All who share a breaker need the same settings.
+
+    Raises ConfigError when one is off.
+    """
+
+    failures: int = 5
+    """So many failures within ``window_s`` open it (1 to 1000)."""
+    window_s: float = 30.0
+    """How long a failure counts."""
+    cooldown_s: float = 10.0
+    """How long it stays open the first time; twice as long after each probe that failed."""
+    cooldown_max_s: float = 120.0
+    """The longest that it stays open before the next probe."""
+    probe_s: float = 60.0
+    """How long a probe keeps its right when nothing is heard of it. Let calls time out sooner."""
+    backend_s: float = 1.0
+    """Longest wait for the database or Valkey; slower than that, it is taken to be away."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+                raise ConfigError(f"BreakerSettings.{item.name} is {value!r}; it is above zero")
+        if int(self.failures) != self.failures or self.failures > _FAILURES_MAX:
+            raise ConfigError(
+                f"BreakerSettings.failures is {self.failures!r}; it is 1 to {_FAILURES_MAX}"
+            )
+        if self.cooldown_max_s < self.cooldown_s:
+            raise ConfigError("BreakerSettings.cooldown_max_s is less than cooldown_s")
