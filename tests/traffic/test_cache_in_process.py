@@ -7,10 +7,11 @@ import contextvars
 import gc
 import random
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from tests.traffic.caches import Maker, NaiveCache, asking, eventually
 
 from crowdsafe.errors import ConfigError, Overloaded
 from crowdsafe.traffic import PUBLIC, InProcessCache, for_user
@@ -31,52 +32,6 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(main, WAIT_S_MAX))
 
 
-class Maker:
-    """A slow function that counts: it goes on when ``gate`` is set."""
-
-    def __init__(self, value: Any = "value", *, open_gate: bool = False) -> None:
-        self.value = value
-        self.begun = self.ended = self.cancelled = self.together = 0
-        self.running = 0
-        self.started = asyncio.Event()
-        self.gate = asyncio.Event()
-        if open_gate:
-            self.gate.set()
-
-    async def __call__(self) -> Any:
-        self.begun += 1
-        self.running += 1
-        self.together = max(self.together, self.running)
-        self.started.set()
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
-        self.ended += 1
-        if isinstance(self.value, Exception):
-            raise self.value
-        return self.value
-
-
-async def asking(
-    cache: InProcessCache, make: Callable[[], Awaitable[Any]], many: int, **more: Any
-) -> list[asyncio.Task[Any]]:
-    """Many callers that all wait by now."""
-    options = {"scope": PUBLIC, "ttl_s": 60.0} | more
-    tasks = [asyncio.create_task(cache.get_or_run("k", make, **options)) for _ in range(many)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    return tasks
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
-
-
 class Clock:
     """What a cache in this process takes for the time."""
 
@@ -92,18 +47,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("crowdsafe.traffic.cache.in_process.monotonic", clock)
     return clock
-
-
-class NaiveCache:
-    """What everyone writes first: look, make, store."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    async def get_or_run(self, key: str, make: Callable[[], Awaitable[Any]], **_: Any) -> Any:
-        if key not in self.values:
-            self.values[key] = await make()
-        return self.values[key]
 
 
 def test_a_thousand_identical_misses_are_one_execution_and_naively_a_thousand() -> None:

@@ -222,14 +222,14 @@ class Flights:
     def __len__(self) -> int:
         return len(self._running)
 
-    def bind(self) -> None:
-        """Belong to the running event loop, until that is closed.
+    def bind(self) -> bool:
+        """Belong to the running event loop, until that is closed; true when it is a new one.
 
         Raises CacheMisuse when another loop that is still open uses this cache.
         """
         loop = asyncio.get_running_loop()
         if loop is self._loop:
-            return
+            return False
         if self._loop is not None and not self._loop.is_closed():
             raise CacheMisuse(
                 "this cache belongs to another event loop, which is still open; make one cache "
@@ -240,6 +240,7 @@ class Flights:
         self._running.clear()
         self._quiet.clear()
         self._refreshes = 0
+        return True
 
     def find(self, address: Hashable) -> Flight | None:
         """The flight that a caller may join now, or None."""

@@ -1,0 +1,124 @@
+"""Shared caches from real processes: at once, killed with kill -9, stopped and gone on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.traffic.cacher import Cacher, executions
+from tests.traffic.caches import one_cache
+
+from crowdsafe.traffic import PUBLIC
+
+Starter = Callable[..., Cacher]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres), "valkey"])
+def url(request: pytest.FixtureRequest) -> str:
+    fixtures = {"sqlite": "sqlite_url", "postgresql": "pg_url", "valkey": "valkey_url"}
+    url = str(request.getfixturevalue(fixtures[request.param]))
+
+    async def create() -> None:
+        async with one_cache(url):
+            pass
+
+    asyncio.run(create())
+    return url
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "executions"
+
+
+@pytest.fixture
+def cacher(url: str, log: Path) -> Iterator[Starter]:
+    started: list[Cacher] = []
+
+    def start(value: str, **options: Any) -> Cacher:
+        started.append(Cacher(url, log, value, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+def test_a_thousand_identical_misses_in_two_processes_are_one_execution(
+    cacher: Starter, log: Path
+) -> None:
+    both = [cacher(value, callers=500) for value in ("a", "b")]
+    for one in both:
+        one.ready()
+    for one in both:
+        one.go()
+    answers = [one.answers() for one in both]
+    (made,) = executions(log)
+    assert answers == [{made: 500}, {made: 500}]
+
+
+def test_the_naive_cache_executes_many_times(cacher: Starter, log: Path) -> None:
+    both = [cacher(value, callers=20, naive=True) for value in ("a", "b")]
+    for one in both:
+        one.ready()
+    for one in both:
+        one.go()
+    for one in both:
+        one.answers()
+    assert len(executions(log)) > 1
+
+
+def test_a_killed_leader_is_followed_by_exactly_one(cacher: Starter, log: Path) -> None:
+    leader = cacher("leader", make_s=60, lease_s=1.5)
+    followers = [cacher(value, lease_s=1.5) for value in ("b", "c")]
+    for one in (leader, *followers):
+        one.ready()
+    leader.go().makes()
+    for one in followers:
+        one.go()
+    time.sleep(0.5)
+    leader.signal(signal.SIGKILL)
+    answers = [one.answers() for one in followers]
+    first, made = executions(log)
+    assert first == "leader"
+    assert answers == [{made: 20}, {made: 20}]
+
+
+def test_a_leader_that_was_stopped_overwrites_nothing_newer(
+    cacher: Starter, url: str, log: Path
+) -> None:
+    stopped = cacher("older", make_s=1.0, lease_s=1.5).ready()
+    other = cacher("newer", lease_s=1.5).ready()
+    stopped.go().makes()
+    stopped.signal(signal.SIGSTOP)
+    assert other.go().answers() == {"newer": 20}
+    stopped.signal(signal.SIGCONT)
+    assert stopped.answers() == {"newer": 20}
+    assert executions(log) == ["older", "newer"]
+
+    async def look() -> str:
+        async with one_cache(url, create=False) as cache:
+
+            async def never() -> str:
+                raise AssertionError("the value is there")
+
+            return await cache.get_or_run("k", never, scope=PUBLIC, ttl_s=60)
+
+    assert asyncio.run(look()) == "newer"
+
+
+def test_an_error_reaches_those_who_wait_in_another_process(cacher: Starter, log: Path) -> None:
+    leader = cacher("boom", make_s=1.0, fails=True).ready()
+    follower = cacher("never").ready()
+    leader.go().makes()
+    follower.go()
+    assert leader.answers() == {"ValueError: boom": 20}
+    assert follower.answers() == {
+        "ExecutionFailed: builtins.ValueError in another process: boom": 20
+    }
+    assert executions(log) == ["boom"]
