@@ -12,7 +12,7 @@ from crowdsafe.traffic.queue.finish import end, tell
 from crowdsafe.traffic.queue.jobs import COLUMNS, Job, job_of, not_found
 from crowdsafe.traffic.queue.kinds import JobQueue
 from crowdsafe.traffic.queue.nudge import nudge_workers
-from crowdsafe.traffic.queue.sql import moment
+from crowdsafe.traffic.queue.sql import hold_writer, moment
 from crowdsafe.traffic.queue.tables import jobs
 
 __all__ = ["cancel"]
@@ -45,6 +45,7 @@ def cancel(session: Session, queue: JobQueue, job_id: str, *, now: datetime | No
     """
     session.flush()
     connection = session.connection()
+    hold_writer(connection, queue.name)
     row = connection.execute(_FIND, {"the_queue": queue.name, "the_id": job_id}).first()
     if row is None:
         raise not_found(job_id)

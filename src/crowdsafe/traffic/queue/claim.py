@@ -31,7 +31,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import InvalidInput
@@ -43,9 +42,11 @@ from crowdsafe.traffic.queue.sql import (
     DIALECTS,
     among,
     given_rows,
+    hold_writer,
     listed,
     moment,
     not_among,
+    open_queue,
     rows_value,
 )
 from crowdsafe.traffic.queue.tables import DELAYED, QUEUED, RUNNING, jobs, queues
@@ -66,9 +67,6 @@ class _Statements:
     def __init__(self, dialect: str) -> None:
         of_queue = jobs.c.queue == bindparam("the_queue")
         now = bindparam("now", type_=UtcDateTime)
-        make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        self.open = make(queues).values(name=bindparam("the_queue"), virtual_time=0.0)
-        self.open = self.open.on_conflict_do_nothing()
         self.turn = (
             select(queues.c.virtual_time)
             .where(queues.c.name == bindparam("the_queue"))
@@ -257,9 +255,10 @@ class _Claim:
             self._room.enter(user, kind, priority, count)
 
     def _lock(self) -> float:
+        hold_writer(self._connection, self._queue.name)
         time = self._connection.execute(self._sql.turn, self._values).scalar()
         if time is None:
-            self._connection.execute(self._sql.open, self._values)
+            open_queue(self._connection, self._queue.name)
             time = self._connection.execute(self._sql.turn, self._values).scalar_one()
         return float(time)
 

@@ -45,6 +45,7 @@ from crowdsafe.traffic.queue.sql import (
     as_json,
     encoded,
     given_rows,
+    hold_writer,
     is_pg,
     listed,
     moment,
@@ -76,6 +77,7 @@ class _Asked:
     delay_s: float
     expires_s: float
     id: str
+    named: bool
     now: datetime | None
 
 
@@ -178,6 +180,7 @@ def _checked(
         delay_s,
         expires_s,
         id or uuid.uuid4().hex,
+        id is not None,
         now,
     )
 
@@ -299,6 +302,7 @@ class _Batch:
         self._asked = asked
         self._sql = _SQL[connection.dialect.name]
         self._values = {"the_queue": queue.name}
+        hold_writer(connection, queue.name)
         self._lock()
         self._now = moment(connection, asked[0].now)
         self._tag_now = connection.execute(self._sql.turn, self._values).scalar() or 0.0
@@ -340,8 +344,10 @@ class _Batch:
         if keys:
             bound = self._values | {"keys": listed(self._connection, keys)}
             by_key = {str(row.dedup_key): job_of(row) for row in run(self._sql.by_key, bound)}
-        ids = [one.id for one in asked]
-        taken = set(run(self._sql.taken, {"ids": listed(self._connection, ids)}).scalars())
+        ids = [one.id for one in asked if one.named]
+        taken: set[str] = set()
+        if ids:
+            taken.update(run(self._sql.taken, {"ids": listed(self._connection, ids)}).scalars())
         return _Found(
             total,
             {row[0]: row[1] for row in by_user},

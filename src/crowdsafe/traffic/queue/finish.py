@@ -27,6 +27,7 @@ from crowdsafe.traffic.queue.sql import (
     as_json,
     encoded,
     given_rows,
+    hold_writer,
     moment,
     rows_value,
 )
@@ -354,8 +355,10 @@ def ended_under(session: Session, queue: JobQueue, job_id: str, token: str) -> b
 
 def _held(session: Session, queue: JobQueue, job_id: str, token: str) -> Any:
     session.flush()
+    connection = session.connection()
+    hold_writer(connection, queue.name)
     values = {"the_queue": queue.name, "the_id": job_id, "token": token}
-    row = session.connection().execute(_HELD, values).first()
+    row = connection.execute(_HELD, values).first()
     if row is None:
         raise lease_lost(job_id)
     return row

@@ -23,11 +23,13 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from crowdsafe.errors import InvalidInput
 from crowdsafe.store.types import utcnow
+from crowdsafe.traffic.queue.tables import queues
 
 __all__ = [
     "DIALECTS",
@@ -35,15 +37,23 @@ __all__ = [
     "as_json",
     "encoded",
     "given_rows",
+    "hold_writer",
     "is_pg",
     "listed",
     "moment",
     "not_among",
+    "open_queue",
     "rows_value",
 ]
 
 DIALECTS = ("sqlite", "postgresql")
 _CLOCK = select(func.clock_timestamp())
+_OPEN = {
+    dialect: make(queues)
+    .values(name=bindparam("the_queue"), virtual_time=0.0)
+    .on_conflict_do_nothing()
+    for dialect, make in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
 
 
 def is_pg(connection: Connection) -> bool:
@@ -59,6 +69,17 @@ def moment(connection: Connection, now: datetime | None) -> datetime:
         clock: datetime = connection.execute(_CLOCK).scalar_one()
         return clock
     return utcnow()
+
+
+def hold_writer(connection: Connection, queue: str) -> None:
+    """On SQLite, be the one writer from here on, also where the transaction is not a store's."""
+    if not is_pg(connection):
+        connection.execute(_OPEN["sqlite"], {"the_queue": queue})
+
+
+def open_queue(connection: Connection, queue: str) -> None:
+    """Make the queue's row where there is none."""
+    connection.execute(_OPEN[connection.dialect.name], {"the_queue": queue})
 
 
 def among(dialect: str, value: Any, name: str, type_: TypeEngine[Any] | None = None) -> Any:
