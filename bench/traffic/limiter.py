@@ -93,13 +93,15 @@ def compare(place: Place, plan: Plan) -> Findings:
                f"worst second (limit {LIMIT})", "crowdsafe is", "note"]  # fmt: skip
     about = (
         f"Decisions of a limit of {LIMIT} a second: one key that is far over it, so that nearly "
-        f"all are refusals, and {KEYS:,} keys in turn that are under it; one caller in process, "
-        f"{CALLERS} on the servers. Worst second: how many calls of one key were accepted within "
-        "one second, wherever that begins, while it was hammered without a pause and then in "
-        f"bursts with pauses (seeded), on the servers by {HAMMERS} clients; a call counts only if "
-        "it was both asked and answered within that second, so that none is counted wrongly. GCRA "
-        "lets a burst and a refill through by design. “crowdsafe is” compares refusals; a blank "
-        "cell: that library was given one bucket, which knows no keys."
+        f"all are refusals, and {KEYS:,} keys in turn that are under it (in process each has been "
+        f"asked for once before); one caller in process, {CALLERS} on the servers. Worst second: "
+        "how many calls of one key were accepted within one second, wherever that begins, while it "
+        "was hammered without a pause and then in bursts with pauses (seeded), on the servers by "
+        f"{HAMMERS} clients; a call counts only if it was both asked and answered within that "
+        "second, so that none is counted wrongly. GCRA lets a burst and a refill through by "
+        "design. “crowdsafe is” compares refusals (crowdsafe's shared limiters remember a refusal "
+        "in the process, for as long as it must hold); a blank cell: that library was given one "
+        "bucket, which knows no keys."
     )
     return Findings(
         "limiter", "Rate limits", about,
@@ -139,7 +141,10 @@ def _memory(kind: Memory, plan: Plan) -> Trial:
             figures = {"refused": _rate(ask, itertools.repeat("hot").__next__, seconds)}
         if kind.keyed:
             with kind.open(LIMIT) as ask:
-                figures["accepted"] = _rate(ask, itertools.cycle(_keys()).__next__, seconds)
+                keys = _keys()
+                for key in keys:
+                    ask(key)
+                figures["accepted"] = _rate(ask, itertools.cycle(keys).__next__, seconds)
         return figures
 
     return Trial(kind.name, run)
