@@ -1,0 +1,216 @@
+"""What one process runs of the planner: the queue's worker, the breaker, the limiter, who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from crowdsafe.errors import CrowdsafeError
+from crowdsafe.store import AsyncStore
+from crowdsafe.store.session import after_commit
+from crowdsafe.systems.planner.generation import Plan, Upstream, generate
+from crowdsafe.systems.planner.jobs import Report, Sections, forget_sections, plan_kind
+from crowdsafe.systems.planner.operations.queries import ended_jobs
+from crowdsafe.systems.planner.operations.submitting import Submitted, flight_of, submit
+from crowdsafe.systems.planner.pregenerate import pregenerating
+from crowdsafe.systems.planner.request import PlanRequest
+from crowdsafe.systems.planner.settings import PlannerSettings
+from crowdsafe.systems.planner.waiting import JobWatch
+from crowdsafe.traffic.breaker import BreakerSettings, DatabaseBreaker, ValkeyBreaker
+from crowdsafe.traffic.queue import Job, JobQueue, Worker
+from crowdsafe.traffic.quota import expire_reservations
+from crowdsafe.traffic.rates import DatabaseLimiter, Limiter, Rate, ValkeyLimiter
+
+if TYPE_CHECKING:
+    from valkey.asyncio import Valkey
+
+__all__ = ["QUEUE", "Planner"]
+
+log = logging.getLogger("crowdsafe.planner")
+
+QUEUE = "planner"
+_KEEP_HOUSE_EVERY_S = 60.0
+_SECTIONS_KEPT_S = 2 * 86_400.0
+_ROUNDS_MAX = 100
+_DRAIN_S = 1.0
+
+
+class Planner:
+    """The planner of one process; made by ``await Planner.open(store, settings)``.
+
+    ``running(workers=True)`` also makes plans in this process; without, it serves requests whose
+    plans the workers of other processes make.
+    """
+
+    def __init__(
+        self,
+        store: AsyncStore,
+        settings: PlannerSettings,
+        *,
+        limiter: Limiter,
+        breaker: Any,
+        trusted: Any,
+        demo: bool,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.limiter = limiter
+        self.breaker = breaker
+        self.trusted = trusted
+        self.demo = demo
+        self.upstream: Upstream | None = None
+        self.queue = JobQueue(
+            QUEUE,
+            [plan_kind(settings, store, self._make, self._told)],
+            per_user=settings.per_user,
+            running_max=settings.running_max,
+            queued_max=settings.queued_max,
+            queued_per_user_max=settings.queued_per_user_max,
+        )
+        self.watch = JobWatch(store, partial(ended_jobs, queue=self.queue))
+
+    @classmethod
+    async def open(
+        cls,
+        store: AsyncStore,
+        settings: PlannerSettings | None = None,
+        *,
+        valkey: Valkey | None = None,
+        trusted: Any = None,
+        demo: bool = False,
+    ) -> Planner:
+        """The planner on a store whose tables exist. With ``demo`` and no upstream of its own it
+        asks a simulated one, which it starts. Raises ConfigError.
+        """
+        settings = settings or PlannerSettings.from_env()
+        if demo:
+            settings = settings.for_demo()
+        rate = Rate.parse(settings.ip_rate)
+        breaking = BreakerSettings(
+            failures=settings.breaker_failures,
+            cooldown_s=settings.breaker_cooldown_s,
+            cooldown_max_s=12 * settings.breaker_cooldown_s,
+            probe_s=max(60.0, 2 * settings.upstream_timeout_s),
+        )
+        name = "planner"
+        return cls(
+            store,
+            settings,
+            limiter=(
+                DatabaseLimiter(store, rate, name=name)
+                if valkey is None
+                else ValkeyLimiter(valkey, rate, name=name)
+            ),
+            breaker=(
+                DatabaseBreaker(store, name, breaking)
+                if valkey is None
+                else ValkeyBreaker(valkey, name, breaking)
+            ),
+            trusted=trusted,
+            demo=demo,
+        )
+
+    @asynccontextmanager
+    async def running(self, *, workers: bool = True) -> AsyncIterator[Planner]:
+        """Serve for the length of the block; with ``workers`` make plans too.
+
+        At its end plans that are not finished within a second go back into the queue, with the
+        sections that they have.
+        """
+        async with AsyncExitStack() as stack:
+            if workers:
+                await self._open_upstream(stack)
+                worker = Worker(self.store, self.queue, concurrency=self.settings.running_max)
+                await stack.enter_async_context(worker.running(drain_s=_DRAIN_S))
+                await stack.enter_async_context(_task(self._keep_house()))
+                if self.settings.pregenerate:
+                    idle = pregenerating(self.store, self.queue, self.settings)
+                    await stack.enter_async_context(_task(idle))
+            stack.push_async_callback(self.watch.stop)
+            yield self
+
+    async def submit(
+        self, user_id: int, request: PlanRequest, idempotency: tuple[str, Any] | None = None
+    ) -> Submitted:
+        """As ``operations.submitting.submit``; equal requests of one process go together."""
+        return await self.store.write(
+            submit,
+            queue=self.queue,
+            settings=self.settings,
+            user_id=user_id,
+            request=request,
+            idempotency=idempotency,
+            lane=("planner", flight_of(request, user_id)),
+        )
+
+    @property
+    def upstream_kind(self) -> str:
+        """Who writes the plans: an upstream that is configured, a simulated one, or nobody."""
+        if self.settings.upstream_url is not None:
+            return "configured"
+        return "simulated" if self.demo else "none"
+
+    async def breaker_state(self) -> dict[str, Any]:
+        """Whether the upstream is left alone just now."""
+        return asdict(await self.breaker.state())
+
+    async def _make(self, request: PlanRequest, report: Report, saved: Sections) -> Plan:
+        return await generate(
+            request,
+            self.upstream,
+            breaker=self.breaker,
+            report=report,
+            offline_ok=self.settings.offline_ok,
+            saved=saved,
+        )
+
+    def _told(self, session: Session, job: Job) -> None:
+        if job.ended:
+            after_commit(session, self.watch.nudge)
+
+    async def _open_upstream(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        url = settings.upstream_url
+        if url is None and self.demo:
+            from crowdsafe.systems.planner.simulated import simulated_upstream
+
+            serving = await stack.enter_async_context(simulated_upstream())
+            url = serving.base_url
+        if url is None:
+            log.info("no upstream is configured: plans are made offline, and marked as such")
+            return
+        self.upstream = Upstream(
+            url, settings.upstream_key, settings.upstream_model, settings.upstream_timeout_s
+        )
+        stack.push_async_callback(self.upstream.close)
+
+    async def _keep_house(self) -> None:
+        """Expire what nobody ended, a few at a time, for ever."""
+        while True:
+            await asyncio.sleep(_KEEP_HOUSE_EVERY_S * (0.5 + random.random()))
+            try:
+                for _ in range(_ROUNDS_MAX):
+                    gone = await self.store.write(expire_reservations, limit=1000)
+                    gone += await self.store.write(forget_sections, older_s=_SECTIONS_KEPT_S)
+                    if not gone:
+                        break
+            except CrowdsafeError as error:
+                log.warning("could not keep house, trying again later: %s", error.message)
+
+
+@asynccontextmanager
+async def _task(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=_DRAIN_S)
