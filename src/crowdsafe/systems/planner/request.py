@@ -85,9 +85,9 @@ assert tuple(TIMELINES) == get_args(Timeline)
 
 
 def _clean(text: str) -> str:
-    """Refuse what is no text: control characters (line ends and tabs aside), half surrogates."""
+    """Refuse what is no text: control characters (line ends and tabs aside)."""
     for c in text:
-        if c not in "\n\t\r" and unicodedata.category(c) in {"Cc", "Cs"}:
+        if c not in "\n\t\r" and unicodedata.category(c) == "Cc":
             raise ValueError("must not hold control characters")
     return text
 

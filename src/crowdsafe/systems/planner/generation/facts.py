@@ -46,7 +46,7 @@ NUMBER_MAX = 2**53 - 1
 
 def _printable(text: str) -> str:
     """Without the characters that no database stores as text, or that no page shows."""
-    kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"})
+    kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
     if not kept.strip():
         raise ValueError("must hold words")
     return kept

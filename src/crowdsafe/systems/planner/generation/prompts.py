@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -92,6 +93,11 @@ def _prompt(
         "budget_amount": request.budget_amount,
         "figures": dict(figures),
         **further,
-        "answer_schema": answer.model_json_schema(),
+        "answer_schema": _schema(answer),
     }
     return Prompt(section, step, _SYSTEM, json.dumps(task, ensure_ascii=False), answer)
+
+
+@cache
+def _schema(answer: type[BaseModel]) -> dict[str, Any]:
+    return answer.model_json_schema()

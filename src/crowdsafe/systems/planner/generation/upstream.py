@@ -33,19 +33,10 @@ TOKENS_MAX = 2000
 """What the language model may write in one answer."""
 RETRY_AFTER_S_MAX = 3600.0
 _DETAIL_BYTES_MAX = 2000
+_CLIENTS = frozenset({"openai", "httpx", "httpx2"})
 _PASSING = frozenset({408, 409, 425})
 
 Answer = TypeVar("Answer", bound=BaseModel)
-
-
-class _StatusError(Exception):
-    """The service answered with a status that is no success."""
-
-    def __init__(self, status: int, retry_after_s: float | None, detail: str) -> None:
-        super().__init__(status, retry_after_s, detail)
-        self.status = status
-        self.retry_after_s = retry_after_s
-        self.detail = detail
 
 
 @dataclass(slots=True)
@@ -92,7 +83,7 @@ class Upstream:
     async def _answer(self, prompt: Prompt[Any]) -> bytes:
         # Imported at the first question, off the event loop: it takes a second and 40 MB, which
         # a process that asks nothing need not pay.
-        openai = await asyncio.to_thread(import_module, "openai")
+        await asyncio.to_thread(import_module, "openai")
         client = self._opened()
         body = bytearray()
         try:
@@ -113,15 +104,11 @@ class Upstream:
                         )
         except UpstreamError:
             raise
-        except openai.OpenAIError as error:
-            _raise_for(error)
         except Exception as error:
-            # While the body is read the client lets its transport's own errors through.
-            if type(error).__module__.partition(".")[0] not in {"httpx", "httpx2"}:
+            # While the body is read the client lets the errors of its transport through.
+            if type(error).__module__.partition(".")[0] not in _CLIENTS:
                 raise
-            raise UpstreamUnavailable(
-                f"The language model's answer broke off ({type(error).__name__}); try again later."
-            ) from error
+            raise _own(error) from error
         return bytes(body)
 
     def _opened(self) -> AsyncOpenAI:
@@ -153,8 +140,23 @@ async def _stop_at_failure(response: Any) -> None:
         detail += piece
         if len(detail) >= _DETAIL_BYTES_MAX:
             break
-    said = _retry_after_s(response.headers.get("retry-after"))
-    raise _StatusError(response.status_code, said, _message(bytes(detail[:_DETAIL_BYTES_MAX])))
+    wait_s = _retry_after_s(response.headers.get("retry-after"))
+    raise _failure(response.status_code, wait_s, _message(bytes(detail[:_DETAIL_BYTES_MAX])))
+
+
+def _failure(status: int, wait_s: float | None, detail: str) -> UpstreamError:
+    data = {} if wait_s is None else {"retry_after_s": wait_s}
+    if status == 429:
+        return UpstreamRateLimited(**data)
+    if status >= 500 or status in _PASSING:
+        return UpstreamUnavailable(
+            f"The language model's service failed with status {status}; try again later.", **data
+        )
+    said = f": {detail}" if detail else ""
+    return UpstreamRefused(
+        f"The language model's service refuses requests with status {status}{said}. Check the "
+        "planner's key, address and model."
+    )
 
 
 def _message(body: bytes) -> str:
@@ -182,28 +184,16 @@ def _retry_after_s(header: str | None) -> float | None:
     return min(max(seconds, 0.0), RETRY_AFTER_S_MAX)
 
 
-def _raise_for(error: Exception) -> NoReturn:
+def _own(error: BaseException) -> UpstreamError:
+    """The error of ours that the client has wrapped in its own, or what its own means."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, _StatusError):
+    while cause is not None:
+        if isinstance(cause, UpstreamError):
+            return cause
         cause = cause.__cause__
-    if cause is None:
-        raise UpstreamUnavailable(
-            f"The language model cannot be reached ({type(error).__name__}); try again later."
-        ) from error
-    status, data = cause.status, {}
-    if cause.retry_after_s is not None:
-        data["retry_after_s"] = cause.retry_after_s
-    if status == 429:
-        raise UpstreamRateLimited(**data) from None
-    if status >= 500 or status in _PASSING:
-        raise UpstreamUnavailable(
-            f"The language model's service failed with status {status}; try again later.", **data
-        ) from None
-    said = f": {cause.detail}" if cause.detail else ""
-    raise UpstreamRefused(
-        f"The language model's service refuses requests with status {status}{said}. Check the "
-        "planner's key, address and model."
-    ) from None
+    return UpstreamUnavailable(
+        f"The language model cannot be reached ({type(error).__name__}); try again later."
+    )
 
 
 def _checked(body: bytes, shape: type[Answer]) -> Answer:

@@ -93,9 +93,13 @@ class Stats:
     """What was counted since the start, or since it was set back."""
 
     def __init__(self) -> None:
-        self.calls = 0
         self.running = 0
-        self.running_max = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero again; calls that are running still are."""
+        self.calls = 0
+        self.running_max = self.running
         self.disconnected = 0
         self.by_status: Counter[str] = Counter()
         self.by_step: Counter[str] = Counter()
