@@ -18,6 +18,7 @@ from bench.findings import Findings
 from bench.goals import Comparison
 from bench.measure import FULL, QUICK, Plan
 from bench.place import Place
+from bench.planner import load
 from bench.traffic import breaker, cache, limiter, queue
 
 Make = Callable[[Place, Plan], Comparison | Findings]
@@ -34,6 +35,7 @@ COMPARISONS: dict[str, Make] = {
     "queue": queue.compare,
     "fairness": queue.fairness,
     "breaker": breaker.compare,
+    "planner": load.compare,
 }
 
 

@@ -38,7 +38,7 @@ CALLS_A_LOOK = 50
 class Breaker(Protocol):
     """What every contender offers."""
 
-    async def call(self, fn: Callable[[], Awaitable[T]]) -> T: ...
+    async def call(self, fn: Callable[[], Awaitable[T]], /) -> T: ...
 
 
 @dataclass(slots=True)

@@ -127,7 +127,7 @@ async def limits_valkey(limit: int, url: str) -> AsyncIterator[AskAsync]:
     limiter = limits.aio.strategies.MovingWindowRateLimiter(storage)
     item = limits.RateLimitItemPerSecond(limit)
     yield lambda key: limiter.hit(item, key)
-    await storage.bridge.storage.aclose()
+    await storage.bridge.storage.aclose()  # type: ignore[attr-defined]
 
 
 @asynccontextmanager
