@@ -593,3 +593,35 @@ def test_a_hit_on_valkey_is_one_command(valkey_url: str) -> None:
             assert {name: many for name, many in calls.items() if many} == {"cmdstat_get": 10}
 
     run(main())
+
+
+def test_an_answer_that_was_under_way_is_not_for_those_who_come_later(url: str) -> None:
+    """The server answers a claim, the value is forgotten elsewhere, and only then someone joins."""
+
+    async def main() -> None:
+        async with two_caches(url) as (first, second):
+            old, new = Maker("old", open_gate=True), Maker("new", open_gate=True)
+            backend: Any = first._backend
+            answered, forgotten = asyncio.Event(), asyncio.Event()
+            claim = backend.claim
+
+            async def slow_claim(*args: Any) -> Any:
+                if not answered.is_set():
+                    await second.get_or_run("k", old, scope=PUBLIC, ttl_s=60)
+                answer = await claim(*args)
+                if not answered.is_set():
+                    answered.set()
+                    await forgotten.wait()
+                return answer
+
+            backend.claim = slow_claim
+            (early,) = await asking(first, new, 1)
+            await answered.wait()
+            await second.forget("k", scope=PUBLIC)
+            (late,) = await asking(first, new, 1)
+            await asyncio.sleep(0.01)
+            forgotten.set()
+            assert await early == "old"
+            assert await late == "new"
+
+    run(main())

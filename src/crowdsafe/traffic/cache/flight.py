@@ -19,7 +19,7 @@ from typing import Any
 from crowdsafe.errors import Overloaded
 from crowdsafe.traffic.cache.errors import CacheMisuse, ExecutionEnded, ExecutionTimedOut
 
-__all__ = ["UNWIND_S_MAX", "Flight", "Flights", "Outcome", "log", "perform"]
+__all__ = ["UNWIND_S_MAX", "Flight", "Flights", "JoinedLate", "Outcome", "log", "perform"]
 
 log = logging.getLogger("crowdsafe.cache")
 
@@ -32,13 +32,21 @@ _current: contextvars.ContextVar[Flight | None] = contextvars.ContextVar(
 )
 
 
+class JoinedLate(Exception):
+    """The answer was already on its way when this caller joined, and may be too old for it."""
+
+
 @dataclass(slots=True)
 class Outcome:
-    """What an execution gave: a value, or an error with the traceback that it came with."""
+    """What an execution gave: a value, or an error with the traceback that it came with.
+
+    It is for the first ``joined`` who waited, or for all.
+    """
 
     value: Any = None
     error: BaseException | None = None
     trace: TracebackType | None = None
+    joined: int | None = None
 
     def get(self) -> Any:
         """The value. Raises the error, the same object for everyone who waited."""
@@ -56,6 +64,7 @@ class Flight:
         "context",
         "detached",
         "forgotten",
+        "joined",
         "make",
         "outcome",
         "previous",
@@ -86,7 +95,7 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self.closing = False
         self.forgotten = False
-        self.waiters = 0
+        self.waiters = self.joined = 0
         self.waits_for: list[Flight] = []
         self.context = contextvars.copy_context()
         self.context.run(_current.set, self)
@@ -111,7 +120,8 @@ class Flight:
         return False
 
     async def wait(self) -> Any:
-        """The value. Raises what the execution raised; CacheMisuse when it waits for the caller."""
+        """The value. Raises what the execution raised; CacheMisuse when it waits for the caller;
+        JoinedLate when it has to ask again."""
         inside = _current.get()
         if inside is not None and not inside.outcome.done():
             if self.leads_to(inside):
@@ -123,6 +133,8 @@ class Flight:
         else:
             inside = None
         self.waiters += 1
+        self.joined += 1
+        number = self.joined
         try:
             outcome = await asyncio.shield(self.outcome)
         finally:
@@ -131,6 +143,8 @@ class Flight:
                 inside.waits_for.remove(self)
             if not self.waiters and not self.detached and not self.outcome.done():
                 self._abandon()
+        if outcome.joined is not None and number > outcome.joined:
+            raise JoinedLate
         return outcome.get()
 
     def _abandon(self) -> None:

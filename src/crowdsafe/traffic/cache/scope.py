@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any, NamedTuple
@@ -48,6 +49,7 @@ def check_address(scope: Any, key: Any) -> None:
         raise ValueError(f"a cache key has 1 to {KEY_LENGTH_MAX} characters")
 
 
+@functools.lru_cache(maxsize=4096, typed=True)
 def address_of(scope: Scope, key: str) -> str:
     """64 characters for a scope and a key: other scopes and keys have others, whatever their text.
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from crowdsafe.errors import ConfigError, Overloaded
-from crowdsafe.traffic.cache.backend import Backend, Claim
+from crowdsafe.traffic.cache.backend import Backend, Claim, Found
 from crowdsafe.traffic.cache.codec import (
     error_from_text,
     error_to_text,
@@ -18,7 +18,7 @@ from crowdsafe.traffic.cache.codec import (
 )
 from crowdsafe.traffic.cache.decorate import Cached, cached_by
 from crowdsafe.traffic.cache.errors import CacheUnavailable, ExecutionTimedOut
-from crowdsafe.traffic.cache.flight import Flight, Flights, Outcome, log, perform
+from crowdsafe.traffic.cache.flight import Flight, Flights, JoinedLate, Outcome, log, perform
 from crowdsafe.traffic.cache.reads import Reads
 from crowdsafe.traffic.cache.scope import Scope, address_of
 from crowdsafe.traffic.cache.stats import CacheStats, Counts
@@ -35,6 +35,7 @@ POLL_FIRST_S = 0.01
 POLL_S_MAX = 0.25
 AWAY_S = 1.0
 EXECUTIONS_MAX = 5
+ASKS_MAX = 10
 SWEEP_EVERY = 100
 
 
@@ -98,29 +99,28 @@ class SharedCache:
         Overloaded, CacheMisuse, and CacheUnavailable when the server is away.
         """
         address = address_of(scope, key)
-        times = lifetime(ttl_s, stale_s, timeout_s, self._jitter)
         if self._flights.bind():
             self._reads.reset()
-        flight = self._flights.find(address)
-        if flight is None or flight.detached:
-            try:
-                found = await self._ask(lambda: self._reads.get(address))
-            except CacheUnavailable:
-                if self._on_outage == "raise":
-                    raise
-                found = None
-            if found is not None and found.fresh:
-                self._counts.hits += 1
-                return value_from_text(found.text)  # type: ignore[no-any-return]
-            if found is not None:
-                self._counts.stale += 1
-                if self._flights.may_refresh(address):
-                    self._launch(address, make, times, detached=True)
-                return value_from_text(found.text)  # type: ignore[no-any-return]
+        for _ in range(ASKS_MAX):
             flight = self._flights.find(address)
-        self._counts.misses += 1
-        flight = flight or self._launch(address, make, times)
-        return value_from_text(await flight.wait())  # type: ignore[no-any-return]
+            if flight is None or flight.detached:
+                found = await self._look(address)
+                if found is not None and found.fresh:
+                    self._counts.hits += 1
+                    return value_from_text(found.text)  # type: ignore[no-any-return]
+                times = lifetime(ttl_s, stale_s, timeout_s, self._jitter)
+                if found is not None:
+                    self._counts.stale += 1
+                    if self._flights.may_refresh(address):
+                        self._launch(address, make, times, detached=True)
+                    return value_from_text(found.text)  # type: ignore[no-any-return]
+                flight = self._flights.find(address) or self._launch(address, make, times)
+            self._counts.misses += 1
+            try:
+                return value_from_text(await flight.wait())  # type: ignore[no-any-return]
+            except JoinedLate:
+                log.debug("an answer was under way before it was asked for; asking again")
+        raise Overloaded("the value came and went too often; try again shortly", retry_after_s=1)
 
     async def forget(self, key: str, *, scope: Scope) -> None:
         """Drop a value, in all processes. What is being made for it now is not stored, and a call
@@ -151,6 +151,15 @@ class SharedCache:
         lifetime(ttl_s, stale_s, timeout_s, self._jitter)
         return cached_by(self, key, scope, times)
 
+    async def _look(self, address: str) -> Found | None:
+        """What is stored; None too while the server is away, if that does not matter."""
+        try:
+            return await self._ask(lambda: self._reads.get(address), timed=False)
+        except CacheUnavailable:
+            if self._on_outage == "raise":
+                raise
+            return None
+
     def _launch(
         self,
         address: str,
@@ -178,8 +187,9 @@ class SharedCache:
         waiting = executions = 0
         poll_s = POLL_FIRST_S
         while not flight.stop.done():
+            joined = flight.joined
             claim = await self._claim(address, waiting)
-            outcome = _answer(claim)
+            outcome = _answer(claim, joined)
             if claim.token:
                 outcome = await self._lead(flight, address, claim.token, times)
                 executions += 1
@@ -279,8 +289,10 @@ class SharedCache:
             if not kept:
                 return
 
-    async def _ask(self, step: Callable[[], Awaitable[R]], *, always: bool = False) -> R:
-        """The backend's answer, within ``wait_s``.
+    async def _ask(
+        self, step: Callable[[], Awaitable[R]], *, always: bool = False, timed: bool = True
+    ) -> R:
+        """The backend's answer, within ``wait_s`` unless the step is ``timed`` by itself.
 
         Raises CacheUnavailable when it does not answer, and, unless ``always``, for a second
         afterwards without asking.
@@ -288,7 +300,7 @@ class SharedCache:
         if not always and time.monotonic() < self._away_until:
             raise CacheUnavailable(retry_after_s=AWAY_S)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(self._wait_s if timed else None):
                 return await step()
         except Exception as error:
             self._counts.outages += 1
@@ -316,10 +328,10 @@ class SharedCache:
             log.warning("old values could not be removed, trying again later", exc_info=error)
 
 
-def _answer(claim: Claim) -> Outcome | None:
-    """The value or the error that an execution elsewhere gave."""
+def _answer(claim: Claim, joined: int) -> Outcome | None:
+    """The value or the error that an execution elsewhere gave, for those who had joined by then."""
     if claim.text is not None:
-        return Outcome(claim.text)
+        return Outcome(claim.text, joined=joined)
     if claim.error is not None:
-        return Outcome(error=error_from_text(claim.error))
+        return Outcome(error=error_from_text(claim.error), joined=joined)
     return None
