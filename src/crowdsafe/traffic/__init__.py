@@ -71,6 +71,8 @@ from crowdsafe.traffic.rates import (
     as_async,
     check_rate,
 )
+from crowdsafe.traffic.scripts import ValkeyUnavailable
+from crowdsafe.traffic.slots import DatabaseSlots, InProcessSlots, Slot, ValkeySlots
 
 __all__ = [
     "PUBLIC",
@@ -83,6 +85,7 @@ __all__ = [
     "DatabaseBreaker",
     "DatabaseCache",
     "DatabaseLimiter",
+    "DatabaseSlots",
     "Decision",
     "Enqueued",
     "ExecutionEnded",
@@ -92,6 +95,7 @@ __all__ = [
     "InProcessBreaker",
     "InProcessCache",
     "InProcessLimiter",
+    "InProcessSlots",
     "Job",
     "JobQueue",
     "Kind",
@@ -106,10 +110,13 @@ __all__ = [
     "Reservation",
     "RunningJob",
     "Scope",
+    "Slot",
     "UserView",
     "ValkeyBreaker",
     "ValkeyCache",
     "ValkeyLimiter",
+    "ValkeySlots",
+    "ValkeyUnavailable",
     "ValueTooLarge",
     "Worker",
     "WorkerStats",
