@@ -72,14 +72,16 @@ async function once(method, path, headers, body) {
  * One call. GETs and calls with a `key` are retried on lost answers and 502 to 504,
  * with jittered backoff, at most four times in all.
  *
- * @param {{body?: any, key?: string, version?: number}} options `version` is sent as If-Match
+ * @param {{body?: any, key?: string, version?: number, prefer?: string}} options `version` is
+ *   sent as If-Match, `prefer` as Prefer
  * @returns {Promise<{data: any, etag: string|null}>}
  * @throws {Problem}
  */
-export async function call(method, path, { body, key, version } = {}) {
+export async function call(method, path, { body, key, version, prefer } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
+  if (prefer) headers["Prefer"] = prefer;
   if (version !== undefined && version !== null) headers["If-Match"] = `"${version}"`;
   const text = body === undefined ? undefined : JSON.stringify(body);
   const repeatable = method === "GET" || Boolean(key);
