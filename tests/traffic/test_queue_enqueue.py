@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
-from tests.traffic.queue_help import Base, Effect, Line, leave, opened, queue_of, run
+from tests.traffic.queue_help import Effect, Line, leave, opened, queue_of, run
 from tests.writes.callers import Call, errors, from_sessions, from_tasks, from_threads, values
 
 from crowdsafe.errors import InvalidInput, NotFound, QueueFull, TooManyQueued
@@ -23,10 +23,8 @@ SMALL = queue_of(queued_per_user_max=5)
 
 
 @pytest.fixture
-def url(db_url: str) -> str:
-    with Store(db_url) as store:
-        store.create_all(Base.metadata)
-    return db_url
+def url(queue_url: str) -> str:
+    return queue_url
 
 
 @pytest.fixture
@@ -140,9 +138,8 @@ def test_a_look_and_an_insert_make_two(url: str) -> None:
     assert sum(values(from_sessions(url, None, todo))) > 1
 
 
-def test_a_full_queue_says_so(db_url: str) -> None:
-    with Store(db_url) as store:
-        store.create_all()
+def test_a_full_queue_says_so(url: str) -> None:
+    with Store(url) as store:
         line = Line(store, queue_of(queued_max=3))
         for n in range(3):
             line.add(f"u{n}")
@@ -155,9 +152,8 @@ def test_a_full_queue_says_so(db_url: str) -> None:
         line.add("late")
 
 
-def test_waiting_for_its_time_counts_as_waiting(db_url: str) -> None:
-    with Store(db_url) as store:
-        store.create_all()
+def test_waiting_for_its_time_counts_as_waiting(url: str) -> None:
+    with Store(url) as store:
         line = Line(store, SMALL)
         for _ in range(5):
             line.add("ann", delay_s=60)

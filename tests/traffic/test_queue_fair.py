@@ -21,9 +21,8 @@ MANY = 1000
 
 
 @pytest.fixture
-def line(db_url: str) -> Iterator[Line]:
-    with Store(db_url) as store:
-        store.create_all()
+def line(queue_url: str) -> Iterator[Line]:
+    with Store(queue_url) as store:
         yield Line(store, queue_of())
 
 

@@ -1,0 +1,286 @@
+"""How jobs end: under their lease only, together with their effects, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+from tests.traffic.queue_help import Line, dropped, effects, leave, nothing, queue_of
+
+from crowdsafe.errors import ConfigError, InvalidInput, LeaseLost, NotFound
+from crowdsafe.store import Store
+from crowdsafe.traffic.queue import (
+    Job,
+    JobQueue,
+    Kind,
+    cancel,
+    complete,
+    complete_with,
+    fail,
+    find_jobs,
+    give_back,
+    renew,
+    report,
+    stop,
+)
+
+
+def changed(session: Session, job: Job) -> None:
+    leave(session, job.id, "changed", job.state)
+
+
+QUEUE = queue_of(Kind("told", nothing, attempts=3, lease_s=10, dropped=dropped, changed=changed))
+
+
+@pytest.fixture
+def line(queue_url: str) -> Iterator[Line]:
+    with Store(queue_url) as store:
+        yield Line(store, QUEUE)
+
+
+def effects_of(line: Line, what: str) -> dict[str, int]:
+    return line.store.read(effects, what)
+
+
+def test_a_result_is_stored_with_the_last_progress(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    one = line.take()
+    line.later(3)
+    line.do(complete, one, result=["é", 1.5, None], progress={"done": 7})
+    job = line.job(job_id)
+    assert (job.state, job.result, job.progress) == ("done", ["é", 1.5, None], {"done": 7})
+    assert job.finished_at == line.now
+    assert job.error is None
+    assert effects_of(line, "changed") == {job_id: 3}
+    assert effects_of(line, "dropped") == {}
+
+
+def test_a_lease_that_was_taken_over_completes_nothing(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    old = line.take()
+    line.later(11)
+    assert line.sweep().requeued == 1
+    new = line.take()
+    assert new.job.attempts == 2
+
+    def effect(session: Session) -> None:
+        leave(session, job_id, "done")
+
+    for late in (
+        lambda: line.do(complete, old),
+        lambda: line.do(complete_with, old, effect),
+        lambda: line.do(fail, old, "late"),
+        lambda: line.do(stop, old),
+        lambda: line.store.write(report, line.queue, old.job.id, old.token, {"done": 1}),
+    ):
+        with pytest.raises(LeaseLost):
+            late()
+    assert line.store.write(give_back, line.queue, {job_id: old.token}) == []
+    renewed = line.store.write(renew, line.queue, {job_id: old.token}, 30, now=line.now)
+    assert renewed.lost == {job_id}
+    assert effects_of(line, "done") == {}
+    line.do(complete_with, new, effect)
+    assert effects_of(line, "done") == {job_id: 1}
+    with pytest.raises(LeaseLost):
+        line.do(complete_with, new, effect)
+    assert effects_of(line, "done") == {job_id: 1}
+
+
+def test_without_the_token_both_attempts_leave_their_effect(line: Line) -> None:
+    """The naive completion: it asks for the state alone."""
+    job_id = line.add("ann")
+
+    def naive(session: Session) -> None:
+        assert find_jobs(session, QUEUE, state="running")
+        leave(session, job_id, "done")
+
+    line.take()
+    line.later(31)
+    line.sweep()
+    line.take()
+    line.store.write(naive)
+    line.store.write(naive)
+    assert effects_of(line, "done") == {job_id: 2}
+
+
+def test_effects_and_completion_are_one(line: Line) -> None:
+    job_id = line.add("ann")
+    one = line.take()
+
+    def broken(session: Session) -> None:
+        leave(session, job_id, "done")
+        session.flush()
+        raise KeyError("undone")
+
+    with pytest.raises(KeyError):
+        line.do(complete_with, one, broken)
+    assert line.job(job_id).state == "running"
+    assert effects_of(line, "done") == {}
+
+
+@pytest.mark.parametrize(
+    ("returned", "extra", "result"),
+    [
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        (None, {"b": 2}, {"b": 2}),
+        ({"a": 1}, None, {"a": 1}),
+        ([1], "text", "text"),
+    ],
+)
+def test_what_fn_returns_extends_the_result(
+    line: Line, returned: Any, extra: Any, result: Any
+) -> None:
+    job_id = line.add("ann")
+    line.do(complete_with, line.take(), lambda session: extra, result=returned)
+    assert line.job(job_id).result == result
+
+
+def test_a_failure_waits_and_is_tried_again_until_attempts_are_spent(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    for attempt in (1, 2):
+        job = line.do(fail, line.take(), f"boom {attempt}", wait_s=5)
+        assert (job.state, job.error, job.attempts) == ("queued", f"boom {attempt}", attempt)
+        assert line.claim(1) == []
+        line.later(5)
+    job = line.do(fail, line.take(), "boom 3")
+    assert (job.state, job.error, job.attempts) == ("failed", "boom 3", 3)
+    assert effects_of(line, "dropped") == {job_id: 1}
+
+
+def test_the_wait_has_full_jitter(line: Line) -> None:
+    waits = []
+    for _ in range(20):
+        line.add("ann", "told")
+        job = line.do(fail, line.take(), "boom")
+        waits.append((job.run_after - line.now).total_seconds())
+        line.store.write(cancel, line.queue, job.id, now=line.now)
+    assert 0 <= min(waits) < max(waits) <= 1
+    assert len(set(waits)) > 10
+
+
+def test_a_final_failure_spends_all_attempts(line: Line) -> None:
+    line.add("ann", "told")
+    assert line.do(fail, line.take(), "never", final=True).state == "failed"
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_told_once(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    for _ in range(2):
+        job = line.store.write(cancel, line.queue, job_id, now=line.now)
+        assert job.state == "cancelled"
+    assert line.claim(1) == []
+    assert effects_of(line, "dropped") == {job_id: 1}
+
+
+def test_a_running_job_is_asked_to_stop(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    one = line.take()
+    job = line.store.write(cancel, line.queue, job_id)
+    assert (job.state, job.cancel_requested) == ("running", True)
+    held = {job_id: one.token}
+    renewed = line.store.write(renew, line.queue, held, 10, now=line.now)
+    assert (renewed.held, renewed.cancelled) == ({job_id}, {job_id})
+    assert line.store.write(give_back, line.queue, held) == []
+    assert line.do(stop, one).state == "cancelled"
+    assert effects_of(line, "dropped") == {job_id: 1}
+
+
+def test_a_cancelled_job_whose_worker_died_is_not_run_again(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    line.take()
+    line.store.write(cancel, line.queue, job_id)
+    line.later(11)
+    assert line.sweep().ended == 1
+    assert line.job(job_id).state == "cancelled"
+
+
+def test_a_cancelled_job_that_fails_is_cancelled(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    one = line.take()
+    line.store.write(cancel, line.queue, job_id)
+    assert line.do(fail, one, "boom").state == "cancelled"
+
+
+def test_a_stalled_job_goes_back_to_its_place_and_fails_in_the_end(line: Line) -> None:
+    job_id = line.add("ann", "told")
+    line.add("ann", "told")
+    for attempt in (1, 2, 3):
+        assert line.take().job.id == job_id
+        line.later(11)
+        assert line.sweep().requeued == (1 if attempt < 3 else 0)
+    job = line.job(job_id)
+    assert job.state == "failed"
+    assert "attempt 3 of 3" in (job.error or "")
+    assert effects_of(line, "dropped") == {job_id: 1}
+
+
+def test_a_lease_that_is_renewed_lasts(line: Line) -> None:
+    line.add("ann", "told")
+    one = line.take()
+    for _ in range(4):
+        line.later(8)
+        line.store.write(renew, line.queue, {one.job.id: one.token}, 10, now=line.now)
+        assert line.sweep().requeued == 0
+    line.do(complete, one)
+
+
+def test_what_dropped_raises_undoes_the_end(line: Line, queue_url: str) -> None:
+    def broken(session: Session, job: Job) -> None:
+        raise KeyError("no")
+
+    own = Line(line.store, queue_of(Kind("told", nothing, dropped=broken)))
+    job_id = own.add("ann", "told")
+    with pytest.raises(KeyError):
+        own.store.write(cancel, own.queue, job_id)
+    assert own.job(job_id).state == "queued"
+
+
+def test_ended_jobs_are_forgotten_after_their_time(queue_url: str) -> None:
+    with Store(queue_url) as store:
+        line = Line(store, queue_of(keep_s=100))
+        old, new = line.add("ann"), line.add("ann")
+        line.serve()
+        line.later(60)
+        line.serve()
+        line.later(50)
+        assert line.sweep().forgotten == 1
+        assert [job.id for job in line.jobs()] == [new]
+        with pytest.raises(NotFound):
+            line.job(old)
+
+
+def test_jobs_of_another_queue_are_not_there(line: Line) -> None:
+    job_id = line.add("ann")
+    other = Line(line.store, JobQueue("other", QUEUE.kinds))
+    with pytest.raises(NotFound):
+        other.job(job_id)
+    with pytest.raises(NotFound):
+        line.store.write(cancel, other.queue, job_id)
+    assert other.claim(1) == []
+
+
+@pytest.mark.parametrize("result", [object(), float("inf"), {"x": "\0"}, "x" * 1_100_000])
+def test_a_result_that_is_no_json_is_refused(line: Line, result: Any) -> None:
+    line.add("ann")
+    one = line.take()
+    with pytest.raises(InvalidInput):
+        line.do(complete, one, result=result)
+    line.do(complete, one)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Kind("", nothing),
+        lambda: Kind("k", nothing, attempts=0),
+        lambda: Kind("k", nothing, lease_s=-1),
+        lambda: JobQueue("q", [Kind("k", nothing), Kind("k", nothing)]),
+        lambda: JobQueue("q", per_user=0),
+        lambda: JobQueue("x" * 81),
+    ],
+)
+def test_wrong_limits_are_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError):
+        wrong()
