@@ -1,4 +1,4 @@
-"""The command line: ``crowdsafe serve`` and ``crowdsafe user add``. Parses; holds no logic."""
+"""The command line: ``serve``, ``worker`` and ``user add``. Parses; holds no logic."""
 
 from __future__ import annotations
 
@@ -55,13 +55,33 @@ def _serve(options: argparse.Namespace) -> int:
     from crowdsafe.server import serving
     from crowdsafe.server.app import ServerSettings, prepare
 
-    settings = ServerSettings(database=_database(options.database, options.data), demo=options.demo)
+    settings = ServerSettings(
+        database=_database(options.database, options.data),
+        demo=options.demo,
+        valkey=options.valkey,
+        trusted_proxies=options.trusted_proxy,
+        jobs=not options.no_jobs,
+    )
     with serving.bind(options.host, options.port) as listener:
         prepare(settings)
         _announce(options, listener.getsockname()[1])
         if options.workers == 1:
             return serving.run_here(settings, listener)
         return serving.run_workers(settings, listener, options.workers)
+
+
+def _work(options: argparse.Namespace) -> int:
+    from crowdsafe.server.app import ServerSettings, prepare
+    from crowdsafe.server.working import work
+
+    settings = ServerSettings(
+        database=_database(options.database, options.data),
+        demo=options.demo,
+        valkey=options.valkey,
+    )
+    prepare(settings)
+    print("crowdsafe does jobs  (Ctrl-C ends it)", flush=True)
+    return work(settings)
 
 
 def _announce(options: argparse.Namespace, port: int) -> None:
@@ -143,21 +163,50 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for what the server stores (default: ./crowdsafe-data)",
     )
-    _add_serve(commands, where)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--valkey",
+        metavar="URL",
+        help="valkey://host:6379/0 for rate limits and breakers that several machines share "
+        "(default: the database)",
+    )
+    shared.add_argument("--demo", action="store_true", help="add demo logins and demo data")
+    _add_serve(commands, [where, shared])
+    _add_worker(commands, [where, shared])
     _add_user(commands, where)
     return parser
 
 
 def _add_serve(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    where: argparse.ArgumentParser,
+    parents: list[argparse.ArgumentParser],
 ) -> None:
-    serve = commands.add_parser("serve", parents=[where], help="run the systems on one address")
+    serve = commands.add_parser("serve", parents=parents, help="run the systems on one address")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument("--port", type=_port, default=8000, help="port; 0 takes any (%(default)s)")
     serve.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes (1)")
-    serve.add_argument("--demo", action="store_true", help="add demo logins and demo data")
+    serve.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="whose X-Forwarded-For is believed, such as 10.0.0.0/8; may be given several times "
+        "(default: nobody's)",
+    )
+    serve.add_argument(
+        "--no-jobs", action="store_true", help="leave the jobs to `crowdsafe worker`"
+    )
     serve.set_defaults(run=_serve)
+
+
+def _add_worker(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    parents: list[argparse.ArgumentParser],
+) -> None:
+    work = commands.add_parser(
+        "worker", parents=parents, help="do jobs beside the servers, on this or another machine"
+    )
+    work.set_defaults(run=_work)
 
 
 def _add_user(

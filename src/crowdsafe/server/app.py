@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,11 +17,19 @@ from crowdsafe.errors import CrowdsafeError
 from crowdsafe.feed import FeedHub
 from crowdsafe.identity import Identity, Passwords, seed_demo_users
 from crowdsafe.identity.demo import demo_password
+from crowdsafe.server.shared import check_valkey, open_valkey
 from crowdsafe.store import AsyncStore, Store, utcnow
 from crowdsafe.systems.factory.api import router as factory_api
 from crowdsafe.systems.factory.models import metadata as factory_tables
-from crowdsafe.systems.factory.pages import SECTION, page_router
+from crowdsafe.systems.factory.pages import SECTION as FACTORY
+from crowdsafe.systems.factory.pages import page_router as factory_pages
 from crowdsafe.systems.factory.sweep import sweeping
+from crowdsafe.systems.planner.api import router as planner_api
+from crowdsafe.systems.planner.models import metadata as planner_tables
+from crowdsafe.systems.planner.pages import SECTION as PLANNER
+from crowdsafe.systems.planner.pages import page_router as planner_pages
+from crowdsafe.systems.planner.service import Planner
+from crowdsafe.systems.planner.settings import PlannerSettings
 from crowdsafe.web import auth
 from crowdsafe.web.fastapi import PROBLEM_RESPONSES, StoreDep, install
 from crowdsafe.web.limits import OpenRequests
@@ -30,9 +38,17 @@ from crowdsafe.web.problem import NotReady
 from crowdsafe.web.services import Services
 from crowdsafe.writes.once import forget_once
 
-__all__ = ["ServerSettings", "begin_shutdown", "create_app", "prepare"]
+__all__ = [
+    "ServerSettings",
+    "begin_shutdown",
+    "create_app",
+    "open_planner",
+    "open_store",
+    "prepare",
+]
 
 log = logging.getLogger("crowdsafe.server")
+_TABLES = (factory_tables, planner_tables)
 _CLOSE_S_MAX = 0.7
 _READY_S_MAX = 2.0
 _KEEP_HOUSE_EVERY_S = 600.0
@@ -47,6 +63,10 @@ class ServerSettings:
     database: str
     demo: bool = False
     token_lifetime_s: int = 8 * 3600
+    valkey: str | None = None
+    trusted_proxies: Sequence[str] = ()
+    jobs: bool = True
+    """Whether server processes also do the jobs, or leave them to ``crowdsafe worker``."""
 
 
 def prepare(settings: ServerSettings) -> None:
@@ -55,9 +75,12 @@ def prepare(settings: ServerSettings) -> None:
     May run again and in two processes at once: what is there stays. Raises ConfigError,
     DatabaseUnavailable.
     """
+    if settings.valkey is not None:
+        check_valkey(settings.valkey)
     store = Store(settings.database)
     try:
-        store.create_all(factory_tables)
+        store.create_all(*_TABLES)
+        PlannerSettings.from_env()
         if settings.demo:
             passwords = Passwords(threads=1)
             try:
@@ -65,36 +88,36 @@ def prepare(settings: ServerSettings) -> None:
             finally:
                 passwords.close()
             store.write(seed_demo_users, password_hash)
-            from crowdsafe.systems.factory import demo
+            from crowdsafe.systems.factory import demo as factory_demo
+            from crowdsafe.systems.planner import demo as planner_demo
 
-            demo.seed(store)
+            factory_demo.seed(store)
+            planner_demo.seed(store)
     finally:
         store.close()
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
     """The application; its lifespan opens the store and the feed, and closes them."""
-    pages = Pages([SECTION])
+    pages = Pages([FACTORY, PLANNER])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        store = AsyncStore(settings.database)
-        try:
-            await store.create_all(factory_tables)
+        async with AsyncExitStack() as stack:
+            store = await open_store(settings, stack)
             identity = await Identity.open(store, token_lifetime_s=settings.token_lifetime_s)
+            stack.callback(identity.close)
             hub = FeedHub(store)
+            stack.push_async_callback(_bounded, hub.stop)
             await hub.start()
-            app.state.crowdsafe = Services(store, identity, hub, pages.render)
-            keeper = asyncio.create_task(_keep_house(store))
-            try:
-                async with sweeping(store):
-                    yield
-            finally:
-                keeper.cancel()
-                identity.close()
-                await _bounded(hub.stop())
-        finally:
-            await _bounded(store.close())
+            services = Services(store, identity, hub, pages.render)
+            planner = await open_planner(store, settings, stack)
+            services.add(planner)
+            app.state.crowdsafe = services
+            stack.callback(asyncio.create_task(_keep_house(store)).cancel)
+            await stack.enter_async_context(sweeping(store))
+            await stack.enter_async_context(planner.running(workers=settings.jobs))
+            yield
 
     app = FastAPI(
         title="crowdsafe",
@@ -113,9 +136,32 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.include_router(pages.static_router())
     app.include_router(_home(pages))
     app.include_router(factory_api)
-    app.include_router(page_router(pages))
+    app.include_router(factory_pages(pages))
+    app.include_router(planner_api)
+    app.include_router(planner_pages(pages))
     install(app, requests=app.state.requests)
     return app
+
+
+async def open_store(settings: ServerSettings, stack: AsyncExitStack) -> AsyncStore:
+    """The store with its tables; ``stack`` closes it."""
+    store = AsyncStore(settings.database)
+    stack.push_async_callback(_bounded, store.close)
+    await store.create_all(*_TABLES)
+    return store
+
+
+async def open_planner(
+    store: AsyncStore, settings: ServerSettings, stack: AsyncExitStack
+) -> Planner:
+    """The planner, on Valkey where there is one; ``stack`` closes what it opens."""
+    valkey = None
+    if settings.valkey is not None:
+        valkey = open_valkey(settings.valkey)
+        stack.push_async_callback(_bounded, valkey.aclose)
+    return await Planner.open(
+        store, PlannerSettings.from_env(), valkey=valkey, demo=settings.demo
+    )
 
 
 def begin_shutdown(app: FastAPI, within_s: float) -> None:
@@ -174,11 +220,11 @@ async def _keep_house(store: AsyncStore) -> None:
             log.warning("could not forget old answers, trying again later: %s", error.message)
 
 
-async def _bounded(closing: Awaitable[None]) -> None:
+async def _bounded(close: Callable[[], Awaitable[None]]) -> None:
     """Wait for a part to close, but not for long: the process is about to end anyway."""
     try:
         async with asyncio.timeout(_CLOSE_S_MAX):
-            await closing
+            await close()
     except TimeoutError:
         log.warning("a part did not close within %.1f s", _CLOSE_S_MAX)
 
@@ -192,4 +238,5 @@ _TAGS = [
     {"name": "login", "description": "Access tokens for programs, a cookie for the pages."},
     {"name": "health", "description": "For whoever watches over the process."},
     {"name": "factory", "description": "Misty Manufacturing: orders, stock, staff, invoices."},
+    {"name": "planner", "description": "PlanSpark: business plans from a language model."},
 ]
