@@ -28,6 +28,7 @@ from crowdsafe.traffic.cache import (
     ValueTooLarge,
     for_user,
 )
+from crowdsafe.traffic.fallback import Answered, with_fallback
 from crowdsafe.traffic.queue import (
     Enqueued,
     GiveUp,
@@ -71,11 +72,13 @@ from crowdsafe.traffic.rates import (
     as_async,
     check_rate,
 )
+from crowdsafe.traffic.retry import retry_after_of, retrying
 from crowdsafe.traffic.scripts import ValkeyUnavailable
 from crowdsafe.traffic.slots import DatabaseSlots, InProcessSlots, Slot, ValkeySlots
 
 __all__ = [
     "PUBLIC",
+    "Answered",
     "Breaker",
     "BreakerSettings",
     "BreakerState",
@@ -137,4 +140,7 @@ __all__ = [
     "quota_state",
     "refund",
     "reserve",
+    "retry_after_of",
+    "retrying",
+    "with_fallback",
 ]
