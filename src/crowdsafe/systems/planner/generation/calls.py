@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -18,7 +15,8 @@ from crowdsafe.systems.planner.generation.errors import (
     UpstreamUnavailable,
 )
 from crowdsafe.systems.planner.generation.prompts import Prompt
-from crowdsafe.systems.planner.generation.upstream import Upstream
+from crowdsafe.systems.planner.generation.upstream import RETRY_AFTER_S_MAX, Upstream
+from crowdsafe.traffic.retry import retrying
 
 __all__ = ["Breaker", "Calls", "Patience", "is_failure"]
 
@@ -35,10 +33,10 @@ class Breaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one call is tried: so many times, and no new try after ``timeout_s``.
+    """How long one call is tried: so many times, and for ``timeout_s`` in all.
 
     Between tries it waits from ``wait_s``, doubling up to ``wait_max_s``, with jitter, and at
-    least as long as the service asks for.
+    least as long as the service asks for; where that would be too late it gives up at once.
     """
 
     attempts: int = 6
@@ -92,19 +90,31 @@ class Calls:
         return None
 
     async def _tried(self, prompt: Prompt[Answer], check: Callable[[Answer], Result]) -> Result:
-        patience, begun = self._patience, time.monotonic()
-        wait_s = patience.wait_s
-        for attempt in range(1, patience.attempts + 1):
-            try:
-                return check(await self._once(prompt))
-            except (UpstreamRateLimited, UpstreamUnavailable, UpstreamBadAnswer) as error:
-                pause_s = max(error.retry_after_s or 0.0, wait_s) * (1 + random.random() / 2)
-                left_s = patience.timeout_s - (time.monotonic() - begun)
-                if attempt == patience.attempts or pause_s > left_s or self._failure is not None:
-                    raise
-            await asyncio.sleep(pause_s)
-            wait_s = min(wait_s * 2, patience.wait_max_s)
-        raise AssertionError("at least one attempt is made")
+        async def one_try() -> Result:
+            return check(await self._once(prompt))
+
+        patience = self._patience
+        again = retrying(
+            on=self._can_help,
+            attempts=patience.attempts,
+            timeout_s=patience.timeout_s,
+            wait_s=patience.wait_s,
+            wait_max_s=patience.wait_max_s,
+            # Coming back earlier than asked for would only be refused again.
+            retry_after_max_s=RETRY_AFTER_S_MAX,
+        )
+        try:
+            return await again(one_try)()
+        except TimeoutError:
+            raise UpstreamUnavailable(
+                f"The language model was asked for {patience.timeout_s:g} s in vain; try again "
+                "later."
+            ) from None
+
+    def _can_help(self, error: Exception) -> bool:
+        """Whether another try may go better."""
+        passing = (UpstreamRateLimited, UpstreamUnavailable, UpstreamBadAnswer)
+        return self._failure is None and isinstance(error, passing)
 
     async def _once(self, prompt: Prompt[Answer]) -> Answer:
         if self._failure is not None:

@@ -25,13 +25,14 @@ from crowdsafe.systems.planner.generation.prompts import Prompt
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["ANSWER_BYTES_MAX", "Upstream"]
+__all__ = ["ANSWER_BYTES_MAX", "RETRY_AFTER_S_MAX", "Upstream"]
 
 ANSWER_BYTES_MAX = 256 * 1024
 """A larger answer is not read to its end."""
 TOKENS_MAX = 2000
 """What the language model may write in one answer."""
 RETRY_AFTER_S_MAX = 3600.0
+"""Of a service that asks for a longer wait, this is believed."""
 _DETAIL_BYTES_MAX = 2000
 _CLIENTS = frozenset({"openai", "httpx", "httpx2"})
 _PASSING = frozenset({408, 409, 425})
@@ -81,9 +82,10 @@ class Upstream:
             await client.close()
 
     async def _answer(self, prompt: Prompt[Any]) -> bytes:
-        # Imported at the first question, off the event loop: it takes a second and 40 MB, which
-        # a process that asks nothing need not pay.
-        await asyncio.to_thread(import_module, "openai")
+        if self._client is None:
+            # Imported at the first question, off the event loop: it takes a second and 40 MB,
+            # which a process that asks nothing need not pay.
+            await asyncio.to_thread(import_module, "openai")
         client = self._opened()
         body = bytearray()
         try:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,6 +45,16 @@ class SimulatedUpstream:
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.stats = Stats()
         self.behaviour = behaviour or Behaviour()
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End what is running: who waits is answered with 503, a trickle is sent to its end."""
+        self._closing.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
 
     @property
     def behaviour(self) -> Behaviour:
@@ -103,7 +114,9 @@ class SimulatedUpstream:
             chat = self._checked(scope, body)
             fate = self._dice.fate()
             self._refused(fate)
-            await asyncio.sleep(HANG_S_MAX if fate == "hang" else self._dice.latency_s())
+            await self._pause(HANG_S_MAX if fate == "hang" else self._dice.latency_s())
+            if self._closing.is_set():
+                raise _Answered(503, "The server is going away.", "server_error")
             text, step = _said(chat)
         except _Answered as answer:
             self.stats.by_status[str(answer.status)] += 1
@@ -118,8 +131,19 @@ class SimulatedUpstream:
             await _send_stream(send, str(chat["model"]), text)
         else:
             data = json.dumps(_completion(str(chat["model"]), text)).encode()
-            rate = self.behaviour.trickle_bytes_per_s if fate == "trickle" else None
-            await _send_body(send, data, rate)
+            await self._send(send, data, trickle=fate == "trickle")
+
+    async def _send(self, send: Send, data: bytes, *, trickle: bool) -> None:
+        """Send JSON at once, or a little at a time."""
+        await _start(send, 200, "application/json", {"content-length": str(len(data))})
+        rate = self.behaviour.trickle_bytes_per_s
+        step = max(1, rate // 10) if trickle else len(data)
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
+            more = start + step < len(data)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if more:
+                await self._pause(len(piece) / rate)
 
     def _checked(self, scope: Scope, body: bytes) -> dict[str, Any]:
         key = self.behaviour.api_key
@@ -191,19 +215,6 @@ async def _send_json(
 ) -> None:
     await _start(send, status, "application/json", headers)
     await send({"type": "http.response.body", "body": json.dumps(data).encode()})
-
-
-async def _send_body(send: Send, data: bytes, bytes_per_s: int | None) -> None:
-    """Send JSON at once, or a little at a time."""
-    await _start(send, 200, "application/json", {"content-length": str(len(data))})
-    if bytes_per_s is not None:
-        step = max(1, bytes_per_s // 10)
-        for start in range(0, len(data), step):
-            piece = data[start : start + step]
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(len(piece) / bytes_per_s)
-        data = b""
-    await send({"type": "http.response.body", "body": data})
 
 
 async def _send_stream(send: Send, model: str, text: str) -> None:

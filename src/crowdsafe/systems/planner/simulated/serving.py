@@ -53,7 +53,7 @@ async def simulated_upstream(
 ) -> AsyncIterator[Serving]:
     """Serve it in this process's event loop for the length of a block; port 0: any free one.
 
-    It ends with the block: open requests are cut off, and the port is free afterwards.
+    It ends with the block: open requests are answered with 503, and the port is free afterwards.
     Raises OSError when the port is taken.
     """
     app = SimulatedUpstream(behaviour)
@@ -69,7 +69,8 @@ async def simulated_upstream(
                 await asyncio.sleep(0.005)
         yield Serving(app, listener.getsockname()[1])
     finally:
-        server.should_exit = server.force_exit = True
+        app.close()
+        server.should_exit = True
         await asyncio.wait((serving,), timeout=END_S_MAX)
         serving.cancel()
         listener.close()
