@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tests.support.pg_server import PgServer
 from tests.support.valkey_server import ValkeyServer
 
-from bench import in_process, machine, over_http, processes, report
+from bench import feed, in_process, machine, over_http, processes, report
 from bench.databases import Postgres, file_system, sqlite_folder
 from bench.findings import Findings
 from bench.goals import Comparison
@@ -30,6 +30,7 @@ COMPARISONS: dict[str, Make] = {
     "sqlite-lane": lambda at, plan: asyncio.run(in_process.sqlite_lane(at.folder, plan)),
     "sqlite-processes": lambda at, plan: processes.compare(at.folder, plan),
     "http": lambda at, plan: over_http.compare(at.postgres, at.folder, plan),
+    "feed": feed.compare,
     "cache": cache.compare,
     "limiter": limiter.compare,
     "queue": queue.compare,

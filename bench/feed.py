@@ -1,6 +1,6 @@
-"""`python -m bench.feed`: fan-out of live events to many streams, side by side.
+"""Fan-out of live events to many streams, side by side.
 
-Contenders, each a uvicorn process of its own with one worker:
+Contenders, each a uvicorn process of its own with one worker (`python -m bench.feed`):
 - ours: `EventStream` out of a `FeedHub`; every event is a committed row with an id first;
 - hand-written: Starlette's `StreamingResponse` over one `asyncio.Queue` for each client, each
   event encoded for each client, as tutorials show it; nothing stored, no resume, no limits;
@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
-import os
 import selectors
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,14 +33,24 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
+from tests.support.pg_server import ROOT
 
+from bench.findings import Findings, Table, cells
+from bench.measure import Plan
+from bench.place import Place
+from bench.rounds import Figures, Trial, interleaved
 from crowdsafe.feed import FeedHub, FeedLimits, publish
 from crowdsafe.store import AsyncStore
 from crowdsafe.web.sse import event_stream, feed_running
 
-CONTENDERS = ("ours", "hand-written", "ours, StreamingResponse")
-BURST_WRITES, EVENTS_A_WRITE = 50, 10
-PACED_EVENTS, PACE_S = 100, 0.1
+CONTENDERS = {
+    "ours": "crowdsafe: EventStream",
+    "hand-written": "hand-written: a queue for each client",
+    "ours-starlette": "crowdsafe: its hub through StreamingResponse",
+}
+CLIENTS = 1000
+BURST_WRITES, EVENTS_A_WRITE = 25, 10
+PACED_EVENTS, PACE_S = 30, 0.1
 WAIT_S_MAX = 120.0
 
 
@@ -134,7 +142,7 @@ class Clients:
         for client in self._sockets:
             client.settimeout(WAIT_S_MAX)
             if b" 200 OK" not in client.recv(65_536):
-                raise SystemExit("a stream was refused")
+                raise RuntimeError("a stream was refused")
             client.setblocking(False)
             self._selector.register(client, selectors.EVENT_READ)
 
@@ -143,7 +151,7 @@ class Clients:
         for key, _ in self._selector.select(wait_s):
             data = key.fileobj.recv(1_000_000)  # type: ignore[union-attr]
             if not data:
-                raise SystemExit("a stream ended")
+                raise RuntimeError("a stream ended")
             self.seen += data.count(b"\ndata: ")
             if delays:
                 now = time.monotonic()
@@ -155,7 +163,7 @@ class Clients:
         end = time.monotonic() + WAIT_S_MAX
         while self.seen < seen:
             if time.monotonic() > end:
-                raise SystemExit(f"only {self.seen} of {seen} events came")
+                raise RuntimeError(f"only {self.seen} of {seen} events came")
             self.read(0.5, delays=delays)
 
     def close(self) -> None:
@@ -165,24 +173,39 @@ class Clients:
             client.close()
 
 
-@dataclass
-class Figures:
-    """One contender's figures, one value a round."""
+def compare(place: Place, plan: Plan) -> Findings:
+    """All contenders, with a thousand streams each."""
+    clients = CLIENTS // 10 if plan.quick else CLIENTS
+    paced = PACED_EVENTS // 3 if plan.quick else PACED_EVENTS
+    trials = [
+        Trial(label, functools.partial(_measure, name, clients, paced, place))
+        for name, label in CONTENDERS.items()
+    ]
+    found = interleaved(trials, 1 if plan.quick else 2)
+    columns = [("per_s", ",.0f"), ("p50_ms", ".1f"), ("p95_ms", ".1f"), ("kib", ".1f")]
+    ours = CONTENDERS["ours"]
+    peers = {label: ours for label in CONTENDERS.values() if label != ours}
+    about = (
+        f"{clients:,} open streams, one worker process. Burst: {BURST_WRITES} writes of "
+        f"{EVENTS_A_WRITE} events each, to the last byte at the last client. Paced: "
+        f"{1 / PACE_S:g} events a second, from before the write to the client's read. Events of "
+        "crowdsafe are committed rows that a client can resume from; the hand-written stream "
+        "stores nothing."
+    )
+    return Findings(
+        "feed", "Live events to many streams", about,
+        [Table(["contender", "events per second", "paced p50 ms", "p95 ms", "KiB a stream",
+                "crowdsafe is", "note"], cells(found, columns, peers, "per_s"))],
+    )  # fmt: skip
 
-    events_per_s: list[float] = field(default_factory=list)
-    p50_ms: list[float] = field(default_factory=list)
-    p95_ms: list[float] = field(default_factory=list)
-    kib_a_stream: list[float] = field(default_factory=list)
 
-
-def measure(name: str, clients: int, folder: Path, figures: Figures) -> None:
+def _measure(name: str, clients: int, paced: int, place: Place) -> Figures:
     """One round of one contender."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    database = f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'feed.db'}"
-    command = [sys.executable, "-m", "bench.feed", "--serve", name, "--database", database]
-    server = subprocess.Popen([*command, "--port", str(port)])
+    command = [sys.executable, "-m", "bench.feed", name, place.sqlite_url(), str(port)]
+    server = subprocess.Popen(command, cwd=ROOT)
     readers = Clients(port, clients)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S_MAX) as http:
@@ -190,16 +213,19 @@ def measure(name: str, clients: int, folder: Path, figures: Figures) -> None:
             before = psutil.Process(server.pid).memory_info().rss
             readers.connect()
             grown = psutil.Process(server.pid).memory_info().rss - before
-            figures.kib_a_stream.append(grown / 1024 / clients)
-            figures.events_per_s.append(_burst(http, readers))
-            _paced(http, readers)
+            per_s = _burst(http, readers)
+            _paced(http, readers, paced)
         delays = statistics.quantiles(readers.delays_s, n=100)
-        figures.p50_ms.append(delays[49] * 1000)
-        figures.p95_ms.append(delays[94] * 1000)
     finally:
         readers.close()
         server.kill()
         server.wait()
+    return {
+        "per_s": per_s,
+        "p50_ms": delays[49] * 1000,
+        "p95_ms": delays[94] * 1000,
+        "kib": grown / 1024 / clients,
+    }
 
 
 def _wait_for(http: httpx.Client) -> None:
@@ -211,7 +237,7 @@ def _wait_for(http: httpx.Client) -> None:
             time.sleep(0.05)
         else:
             return
-    raise SystemExit("the server does not answer")
+    raise RuntimeError("the server does not answer")
 
 
 def _burst(http: httpx.Client, readers: Clients) -> float:
@@ -225,8 +251,8 @@ def _burst(http: httpx.Client, readers: Clients) -> float:
     return events / (time.monotonic() - began)
 
 
-def _paced(http: httpx.Client, readers: Clients) -> None:
-    for n in range(PACED_EVENTS):
+def _paced(http: httpx.Client, readers: Clients, events: int) -> None:
+    for n in range(events):
         due = time.monotonic() + PACE_S
         start = readers.seen
         http.post("/publish", params={"first": n, "count": 1})
@@ -235,32 +261,16 @@ def _paced(http: httpx.Client, readers: Clients) -> None:
             readers.read(max(0.0, due - time.monotonic()), delays=True)
 
 
-def main() -> int:
-    """Measure, or serve one contender."""
+def main() -> None:
+    """Serve one contender."""
     parser = argparse.ArgumentParser(prog="python -m bench.feed", description=__doc__)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve", choices=CONTENDERS, help=argparse.SUPPRESS)
-    parser.add_argument("--database", help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("database")
+    parser.add_argument("port", type=int)
     options = parser.parse_args()
-    if options.serve:
-        app = make_app(options.serve, options.database)
-        uvicorn.run(app, port=options.port, log_level="error", access_log=False)
-        return 0
-    figures = {name: Figures() for name in CONTENDERS}
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.rounds):
-            for name in CONTENDERS:
-                measure(name, options.clients, Path(folder), figures[name])
-    print(f"{options.clients} streams, {options.rounds} rounds, {os.cpu_count()} cores\n")
-    print(f"{'':26}{'events/s':>10}{'p50 ms':>9}{'p95 ms':>9}{'KiB/stream':>12}")
-    for name, found in figures.items():
-        line = [found.events_per_s, found.p50_ms, found.p95_ms, found.kib_a_stream]
-        rate, p50, p95, memory = (statistics.median(values) for values in line)
-        print(f"{name:26}{rate:10,.0f}{p50:9.1f}{p95:9.1f}{memory:12.1f}")
-    return 0
+    app = make_app(options.name, options.database)
+    uvicorn.run(app, port=options.port, log_level="error", access_log=False)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,6 +17,8 @@ from typing import Any
 
 API = "/planner/api"
 CONNECT_S_MAX = 30.0
+IDLE_S_MAX = 2.0
+"""A connection that would be idle for longer is closed, before the server does it."""
 BODY_BYTES_MAX = 4_000_000
 
 
@@ -85,6 +87,8 @@ async def _ask(client: Client, met: Met, body: object, end: float) -> None:
         wait_s = float(headers.get("retry-after") or _patience_s(answer))
         if time.monotonic() + wait_s > end:
             raise TimeoutError("no plan in time")
+        if wait_s > IDLE_S_MAX:
+            await client.close()
         await asyncio.sleep(wait_s)
         met.asked += 1
         status, headers, answer = await client.send("GET", answer["status_url"])
