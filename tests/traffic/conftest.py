@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.pg_server import PgServer
+from tests.traffic.limits_crowd import Pair
 from tests.traffic.queue_help import Base
 
 from crowdsafe.store import Store
@@ -71,3 +72,11 @@ def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     server.kill_connections(name)
     server.execute("TRUNCATE crowdsafe_rates, crowdsafe_slots", name)
     return str(server.url(name))
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two other processes, which drive limits at the same time."""
+    processes = Pair()
+    yield processes
+    processes.close()

@@ -167,34 +167,40 @@ def hold_until_killed(url: str, limit: int, lease_s: float, pipe: Any) -> None:
     asyncio.run(main())
 
 
-def in_two_processes(fn: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `fn` gives in each of two fresh processes that run it at the same time."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for _ in range(2):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, fn, args), daemon=True)
-        process.start()
-        theirs.close()
-        pipes.append(ours)
-        processes.append(process)
-    for pipe in pipes:
-        assert pipe.poll(ANSWER_S_MAX), "a process does not start"
-        pipe.recv()
-    for pipe in pipes:
-        pipe.send("go")
-    answers = []
-    for pipe in pipes:
-        assert pipe.poll(ANSWER_S_MAX), "a process does not answer"
-        answers.append(pipe.recv())
-        pipe.close()
-    for process in processes:
-        process.join(10)
-        process.close()
-    return answers
+class Pair:
+    """Two processes that stay, and run what they are told at the same time."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._barrier = context.Barrier(2)
+        self._pipes: list[Any] = []
+        self._processes: list[Any] = []
+        for _ in range(2):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, self._barrier), daemon=True)
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def __call__(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
+        """What `fn` gives in each of the two."""
+        for pipe in self._pipes:
+            pipe.send((fn, args))
+        answers = []
+        for pipe in self._pipes:
+            assert pipe.poll(ANSWER_S_MAX), "a process does not answer"
+            answers.append(pipe.recv())
+        return answers
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(None)
+        for process in self._processes:
+            process.join(10)
 
 
-def _serve(pipe: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    pipe.send("ready")
-    pipe.recv()
-    pipe.send(fn(*args))
+def _serve(pipe: Any, barrier: Any) -> None:
+    while (job := pipe.recv()) is not None:
+        fn, args = job
+        barrier.wait(ANSWER_S_MAX)
+        pipe.send(fn(*args))

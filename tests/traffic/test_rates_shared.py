@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tests.traffic.limits_crowd import (
     FixedWindowOnValkey,
+    Pair,
     ask_for,
     at_borders,
     backend,
-    in_two_processes,
     limiter_on,
 )
 from tests.traffic.windows import refused_too_early, worst_window
@@ -21,9 +21,9 @@ from crowdsafe.errors import ConfigError, InvalidInput, RateLimited
 from crowdsafe.traffic import DatabaseLimiter, Rate, ValkeyLimiter
 
 
-def test_two_processes_share_one_limit(shared_url: str) -> None:
+def test_two_processes_share_one_limit(shared_url: str, pair: Pair) -> None:
     rate = Rate(25, 0.5)
-    both = in_two_processes(ask_for, shared_url, rate, ["a", "b"], 2.2, 24)
+    both = pair(ask_for, shared_url, rate, ["a", "b"], 2.2, 24)
     for key in "ab":
         calls = [call for found in both for of, call in found if of == key]
         assert worst_window(calls, rate.window_s) <= rate.limit

@@ -1,0 +1,211 @@
+"""Slots that processes share, on SQLite, PostgreSQL and Valkey: exact, and free again in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from tests.traffic.limits_crowd import (
+    ANSWER_S_MAX,
+    Held,
+    Pair,
+    backend,
+    hold_for,
+    hold_until_killed,
+    most_at_once,
+    slots_on,
+)
+
+from crowdsafe.errors import LeaseLost, NoSlot
+
+LIMIT = 4
+
+
+async def all_free(slots: Any, limit: int = LIMIT, within_s: float = 3.0) -> None:
+    """Take every slot, to see that all are free by then."""
+    for n in range(limit):
+        end = time.monotonic() + within_s
+        while not await slots.take("a", f"probe {n}"):
+            assert time.monotonic() < end, "a slot did not come back"
+            await asyncio.sleep(0.01)
+    for n in range(limit):
+        await slots.give("a", f"probe {n}")
+
+
+def test_never_more_than_the_limit_in_two_processes(shared_url: str, pair: Pair) -> None:
+    lease_s = 1.0
+    both = pair(hold_for, shared_url, LIMIT, "a", 2.5, 25, lease_s)
+    held = [one for found, _ in both for one in found]
+    assert most_at_once(held) == LIMIT
+    assert any(one.end - one.start > lease_s for one in held), "some outlived their first lease"
+    assert all(refused for _, refused in both)
+    assert all(found for found, _ in both)
+
+
+def test_a_count_that_is_checked_first_lets_too_many_in(shared_url: str) -> None:
+    """What one would write: count the holders, then add oneself."""
+
+    class Naive:
+        def __init__(self) -> None:
+            self.holders: set[int] = set()
+
+        @asynccontextmanager
+        async def hold(self, of: Any, n: int) -> AsyncIterator[bool]:
+            room = len(self.holders) < LIMIT
+            await (of.ping() if hasattr(of, "ping") else of.health())
+            if room:
+                self.holders.add(n)
+            yield room
+            self.holders.discard(n)
+
+    async def run() -> None:
+        naive = Naive()
+        held: list[Held] = []
+        async with backend(shared_url) as of:
+
+            async def one(n: int) -> None:
+                async with naive.hold(of, n) as room:
+                    start = time.monotonic()
+                    await asyncio.sleep(0.02)
+                    if room:
+                        held.append(Held(start, time.monotonic()))
+
+            await asyncio.gather(*(one(n) for n in range(50)))
+        assert most_at_once(held) > LIMIT
+
+    asyncio.run(run())
+
+
+def test_a_killed_holder_frees_its_slots_after_its_lease(shared_url: str) -> None:
+    lease_s = 1.5
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=hold_until_killed, args=(shared_url, LIMIT, lease_s, theirs), daemon=True
+    )
+    process.start()
+    for _ in range(LIMIT):
+        assert ours.poll(ANSWER_S_MAX)
+        ours.recv()
+
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, LIMIT, lease_s)
+            end = time.monotonic() + 1.5 * lease_s
+            while time.monotonic() < end:  # it lives and renews
+                with pytest.raises(NoSlot):
+                    async with slots.hold("a"):
+                        pass
+                await asyncio.sleep(0.1)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            async with slots.hold("a", wait_s=10):
+                waited_s = time.monotonic() - killed
+            assert lease_s / 3 < waited_s < lease_s + 2
+            await all_free(slots)
+
+    asyncio.run(run())
+    process.join(10)
+
+
+def test_a_frozen_holder_learns_that_it_has_lost_its_slot(shared_url: str) -> None:
+    lease_s = 0.6
+
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, 1, lease_s)
+            async with slots.hold("a") as slot:
+                slot.check()
+                time.sleep(lease_s * 1.2)  # noqa: ASYNC251 - the process stands still
+                with pytest.raises(LeaseLost):
+                    slot.check()
+                assert slot.lost.is_set()
+                async with slots.hold("a") as other:
+                    await asyncio.sleep(lease_s * 1.5)
+                    other.check()
+                    assert slot.lost.is_set()
+                    assert slot.id != other.id
+            # The end of the first block must not free the slot of another.
+            async with slots.hold("a"):
+                assert not await slots.take("a", "someone else")
+
+    asyncio.run(run())
+
+
+def test_a_holder_whose_lease_is_taken_away_is_told(
+    shared_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, 1, 0.6)
+            async with slots.hold("a") as slot:
+                await slots.give("a", slot.id)  # as when the server has forgotten it
+                await asyncio.wait_for(slot.lost.wait(), 5)
+                with pytest.raises(LeaseLost):
+                    slot.check()
+
+    with caplog.at_level(logging.WARNING, "crowdsafe.traffic"):
+        asyncio.run(run())
+    assert "has lost it" in caplog.text
+
+
+def test_cancelled_tasks_give_their_slots_back(shared_url: str) -> None:
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, LIMIT, 30.0)
+
+            async def one() -> None:
+                async with slots.hold("a", wait_s=5):
+                    await asyncio.sleep(5)
+
+            for pause_s in (0, 0, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1):
+                tasks = [asyncio.create_task(one()) for _ in range(3 * LIMIT)]
+                await asyncio.sleep(pause_s)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await all_free(slots)
+
+    asyncio.run(run())
+
+
+def test_an_error_in_the_block_gives_the_slot_back_and_comes_out(shared_url: str) -> None:
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, 1)
+            with pytest.raises(ValueError, match="the work failed"):
+                async with slots.hold("a"):
+                    raise ValueError("the work failed")
+            await all_free(slots, 1, within_s=0)
+
+    asyncio.run(run())
+
+
+def test_one_who_waits_gets_the_slot_that_comes_free(shared_url: str) -> None:
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, 1)
+
+            async def hold(for_s: float, wait_s: float) -> None:
+                async with slots.hold("a", wait_s=wait_s):
+                    await asyncio.sleep(for_s)
+
+            first = asyncio.create_task(hold(0.3, 0))
+            await asyncio.sleep(0.1)
+            with pytest.raises(NoSlot):
+                await hold(0, 0)
+            with pytest.raises(NoSlot):
+                await hold(0, 0.05)
+            await hold(0, 5)
+            await first
+
+    asyncio.run(run())
