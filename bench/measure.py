@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from bench.figures import quantile
+
 CALLERS = (1, 16, 64)
 
 
@@ -61,8 +63,7 @@ class Cell:
 
     def quantile_ms(self, share: float) -> float:
         """Latency below which ``share`` of all calls stayed, all rounds together."""
-        ordered = sorted(self.latencies_s)
-        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+        return 1000 * quantile(self.latencies_s, share)
 
 
 Results = dict[tuple[str, int], Cell]

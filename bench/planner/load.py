@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.figures import jain, quantile
 from bench.findings import Findings, Table
 from bench.goals import Verdict
 from bench.measure import Plan
@@ -51,8 +52,7 @@ class Row:
 
     def quantile(self, figure: str, share: float) -> float:
         """Of those who got a plan; 0 when nobody did."""
-        ordered = sorted(one[figure] for one in self.well)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+        return quantile([one[figure] for one in self.well], share)
 
     def cells(self, users: str) -> list[str]:
         """The line of the table."""
@@ -80,14 +80,14 @@ def compare(place: Place, plan: Plan) -> Findings:
         engines["PostgreSQL"] = place.postgres_url()
     for engine, url in engines.items():
         try:
-            rows, jain = _measured(place, url, plan)
+            rows, index = _measured(place, url, plan)
         except Exception as error:  # the others' figures stand
             said = f"not run: {type(error).__name__}: {error}"[:160]
             tables.append(Table(HEADERS, [["", *[""] * (len(HEADERS) - 2), said]], engine))
             verdicts.append(Verdict(f"planner on {engine}", "runs", "not run", False))
             continue
         tables.append(Table(HEADERS, [row.cells(users) for users, row in rows], engine))
-        verdicts += _verdicts(engine, [row for _, row in rows], jain)
+        verdicts += _verdicts(engine, [row for _, row in rows], index)
     about = (
         "One server process, `crowdsafe serve` with its default limits (8 plans at a time, 3 calls "
         "of each), and a crowd in another process. Each user asks for a plan of their own, all at "
@@ -149,12 +149,10 @@ def _jain(row: Row) -> float:
     """Over what each user has when half of all plans are made."""
     done = sorted(row.well, key=lambda one: float(one["done_at"]))[: len(row.met) // 2]
     users = {one["user"] for one in row.met}
-    shares = [sum(one["user"] == user for one in done) for user in users]
-    squares = sum(share**2 for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
+    return jain([sum(one["user"] == user for one in done) for user in users])
 
 
-def _verdicts(engine: str, rows: Sequence[Row], jain: float) -> list[Verdict]:
+def _verdicts(engine: str, rows: Sequence[Row], index: float) -> list[Verdict]:
     success = min(row.success for row in rows)
     memory = max(row.memory_mib for row in rows)
     most = max(len(row.met) for row in rows)
@@ -163,6 +161,6 @@ def _verdicts(engine: str, rows: Sequence[Row], jain: float) -> list[Verdict]:
                 success == 1),
         Verdict(f"planner on {engine}: server memory, up to {most} users at once",
                 f"< {MEMORY_MIB_MAX} MiB", f"{memory:.0f} MiB", memory < MEMORY_MIB_MAX),
-        Verdict(f"planner on {engine}: Jain's index over equal users", "≥ 0.95", f"{jain:.3f}",
-                jain >= 0.95),
+        Verdict(f"planner on {engine}: Jain's index over equal users", "≥ 0.95", f"{index:.3f}",
+                index >= 0.95),
     ]  # fmt: skip

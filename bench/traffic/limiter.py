@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from bench.figures import worst_window
 from bench.findings import Findings, Table, always, at_least_times, cells
 from bench.measure import Plan
 from bench.place import Place
@@ -241,15 +242,6 @@ def _hammer_shared(kind: Shared, place: Place, seconds: float, rng: random.Rando
     return Trial(kind.name, within(SECONDS_MAX, run))
 
 
-def _overshoot(spans: Sequence[tuple[float, float]]) -> Figures:
-    """The most calls that were asked and answered within one second, and those over the limit."""
-    ordered = sorted(spans)
-    worst = 0
-    for first, (start, _) in enumerate(ordered):
-        inside = 0
-        for asked, answered in ordered[first:]:
-            if asked >= start + 1.0:
-                break
-            inside += answered < start + 1.0
-        worst = max(worst, inside)
+def _overshoot(spans: Spans) -> Figures:
+    worst = worst_window(spans, 1.0)
     return {"worst": worst, "overshoot": max(0, worst - LIMIT)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from bench.figures import jain, quantile
 from bench.findings import Findings, Table, at_least, at_least_times, cells
 from bench.measure import Plan
 from bench.place import Place
@@ -171,16 +172,15 @@ def _flood(kind: Kind, place: Place) -> Trial:
 
 def _fairness(served: Sequence[tuple[str, float, float]], asked: float, stored: float) -> Figures:
     begun = sorted((began, user) for user, began, _ in served)
-    waits_ms = sorted(1000 * max(0.0, began - stored) for began, user in begun if user != BIG)
+    waits_ms = [1000 * max(0.0, began - stored) for began, user in begun if user != BIG]
     turns = [user for began, user in begun if began > asked][: 2 * (FLOOD_SMALL + 1)]
-    small = [turns.count(f"small-{number}") / 1.0 for number in range(FLOOD_SMALL)]
+    small = [float(turns.count(f"small-{number}")) for number in range(FLOOD_SMALL)]
     shares = [*small, turns.count(BIG) / (len(turns) - FLOOD_SMALL)]
-    jain = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
     first, last = min(began for _, began, _ in served), max(ended for _, _, ended in served)
     return {
-        "jain": jain,
-        "p50_ms": waits_ms[len(waits_ms) // 2],
-        "p95_ms": waits_ms[int(0.95 * len(waits_ms))],
+        "jain": jain(shares),
+        "p50_ms": quantile(waits_ms, 0.5),
+        "p95_ms": quantile(waits_ms, 0.95),
         "done_s": last - first,
     }
 
