@@ -90,10 +90,11 @@ class Projection:
 
     @property
     def margin_percent(self) -> int | None:
-        """Gross margin in percent, rounded down; None without revenue."""
+        """Gross margin in percent, to the nearest; None without revenue."""
         if self.revenue == 0:
             return None
-        return (self.revenue - self.variable) * 100 // self.revenue
+        gross = self.revenue - self.variable
+        return (gross * 200 + self.revenue) // (self.revenue * 2)
 
     @property
     def profitable_month(self) -> int | None:

@@ -158,7 +158,7 @@ def _risks(request: PlanRequest, profile: Profile, choice: Choice, figures: Give
                 risk=profile.danger,
                 likelihood=choice.number("danger", 2, 4),
                 impact=4,
-                mitigation="Look at the figure each month, and act when it is 10% off",
+                mitigation=profile.cure,
             ),
             Risk(
                 risk="Customers come later than planned",
@@ -187,8 +187,8 @@ def _marketing(request: PlanRequest, profile: Profile, choice: Choice, _: Given)
     weights = [choice.number(f"channel/{name}", low, high) for name, low, high, _ in names]
     shares = split(100, weights)
     return MarketingFacts(
-        message=f"{_title(request.business_type)} for {_place(request)}: say in one sentence what "
-        "is better, and show it",
+        message=f"Say in one sentence what is better here than elsewhere in {_place(request)}, and "
+        "show it",
         channels=[
             Channel(name=name, percent=percent, use=use)
             for (name, _, _, use), percent in zip(names, shares, strict=True)
@@ -263,11 +263,6 @@ def _summary(request: PlanRequest, profile: Profile, _: Choice, figures: Given) 
 
 def _place(request: PlanRequest) -> str:
     return " ".join(request.location.split())[:100]
-
-
-def _title(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain[:1].upper() + plain[1:]
 
 
 _FACTS: dict[SectionName, Callable[[PlanRequest, Profile, Choice, Given], BaseModel]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["PROFILES", "Profile", "profile_of"]
 
@@ -36,6 +37,7 @@ class Profile:
     where: str
     rival: str
     danger: str
+    cure: str
     online: bool = False
 
 
@@ -50,6 +52,7 @@ _FOOD = Profile(
      ("Marketing", 7)),
     "on a street that people already walk", "the place next door that people go to out of habit",
     "Food cost rises faster than prices can",
+    "Reckon each dish anew every month, and change the menu when it costs too much",
 )  # fmt: skip
 _SHOP = Profile(
     "shop",
@@ -61,6 +64,7 @@ _SHOP = Profile(
     (("Wages", 42), ("Rent", 33), ("Energy", 7), ("Insurance and fees", 9), ("Marketing", 9)),
     "where its customers already do their errands", "chains with a larger range",
     "Stock that does not sell ties up the cash",
+    "Order small and often, and clear what has not sold in eight weeks",
 )  # fmt: skip
 _ONLINE_SHOP = Profile(
     "online shop",
@@ -72,7 +76,8 @@ _ONLINE_SHOP = Profile(
     (("Wages", 36), ("Advertising", 30), ("Software and payments", 14), ("Storage", 12),
      ("Insurance and fees", 8)),
     "online, with deliveries from a small store room", "marketplaces that sort by price",
-    "Advertising costs more for each order than planned", True,
+    "Advertising costs more for each order than planned",
+    "Set what an order may cost in advertising, and stop what is above it", True,
 )  # fmt: skip
 _SOFTWARE = Profile(
     "software",
@@ -84,7 +89,8 @@ _SOFTWARE = Profile(
      ("Legal and accounts", 4)), 14,
     (("Wages", 62), ("Hosting and tools", 14), ("Advertising", 14), ("Insurance and fees", 10)),
     "online, sold without a salesperson", "the spreadsheet that people use today",
-    "Customers try it and leave within three months", True,
+    "Customers try it and leave within three months",
+    "Ask each one who leaves for the reason, and mend that before building more", True,
 )  # fmt: skip
 _ADVICE = Profile(
     "advice",
@@ -97,19 +103,21 @@ _ADVICE = Profile(
      ("Marketing", 9)),
     "at the clients' and from a small office", "freelancers who charge less",
     "Most of the income hangs on two clients",
+    "No client above a third of the income; talk to two new ones each week",
 )  # fmt: skip
 _TRADE = Profile(
     "trade",
     ("cleaning", "repair", "construction", "plumbing", "electrical", "gardening", "landscaping",
      "moving", "delivery", "logistics", "transport", "painting", "roofing", "laundry", "security",
      "handyman"),
-    "customers a month", "households and firms in the area that order this work",
+    "customers", "households and firms in the area that order this work",
     (90, 320), 46, 55, (13, 24),
     (("Tools and machines", 26), ("Vehicle", 24), ("Licences and insurance", 7)), 7,
     (("Wages", 50), ("Vehicle and fuel", 20), ("Yard and storage", 12),
      ("Insurance and fees", 11), ("Marketing", 7)),
     "at the customers' own places", "established firms with a full order book",
     "A vehicle or a key person is out for weeks",
+    "Agree now on a hired vehicle and a second pair of hands",
 )  # fmt: skip
 _LEARNING = Profile(
     "learning",
@@ -122,6 +130,7 @@ _LEARNING = Profile(
      ("Marketing", 7)),
     "in rooms near its learners, and partly online", "free lessons on the internet",
     "Learners pause in the holidays and income stops",
+    "Sell terms, not lessons, and plan the holidays as months without income",
 )  # fmt: skip
 _WELLNESS = Profile(
     "wellness",
@@ -134,6 +143,7 @@ _WELLNESS = Profile(
      ("Marketing", 7)),
     "a few minutes from where its members live", "low-price chains",
     "Members sign up in January and leave by summer",
+    "Sell years at a better price, and write to those who stay away two weeks",
 )  # fmt: skip
 _MAKING = Profile(
     "making",
@@ -147,6 +157,7 @@ _MAKING = Profile(
      ("Marketing", 8)),
     "in a workshop, sold directly and through shops", "imported goods at half the price",
     "One supplier fails and production stops",
+    "Two suppliers for each material, and material for a month on the shelf",
 )  # fmt: skip
 _GENERAL = Profile(
     "general",
@@ -158,6 +169,7 @@ _GENERAL = Profile(
      ("Marketing", 9)),
     "close to its first customers", "doing it oneself, as people do today",
     "Demand grows slower than planned",
+    "Keep fixed costs low until demand is seen; decide on the cautious scenario",
 )  # fmt: skip
 
 PROFILES: tuple[Profile, ...] = (
@@ -165,6 +177,7 @@ PROFILES: tuple[Profile, ...] = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
 def profile_of(business_type: str, idea: str) -> Profile:
     """The profile whose words the business type holds; else the idea; else the general one.
 

@@ -61,23 +61,25 @@ class _Words:
         self.place = " ".join(request.location.split())
         self.kind = " ".join(request.business_type.split())
         self.idea = gist(request.idea)
+        self.months = _months(request.months)
 
     def number(self, name: str) -> int:
         return self.figures.get(name) or 0
 
-    def money(self, name: str) -> str:
-        return format_money(self.number(name), self.request.currency)
+    def amount(self, amount: int) -> str:
+        return format_money(amount, self.request.currency)
 
-    def count(self, name: str) -> str:
-        return f"{self.number(name):,}"
+    def money(self, name: str) -> str:
+        return self.amount(self.number(name))
 
     @property
-    def months(self) -> str:
-        return _months(self.request.months)
+    def penniless(self) -> bool:
+        """Whether neither the start nor a month costs anything."""
+        return self.number("start_up_total") == 0 and self.number("monthly_costs") == 0
 
     @property
     def budget(self) -> str:
-        money = format_money(self.request.budget_amount, self.request.currency)
+        money = self.amount(self.request.budget_amount)
         if self.request.budget_is_exact:
             return money
         bracket = bracket_label(self.request.bracket.name, self.request.currency)
@@ -85,10 +87,8 @@ class _Words:
 
     @property
     def break_even(self) -> str:
-        even, estimate = (
-            self.figures.get("break_even_month"),
-            self.figures.get("break_even_estimate"),
-        )
+        even = self.figures.get("break_even_month")
+        estimate = self.figures.get("break_even_estimate")
         if even is not None:
             return f"All costs, those of the start included, are earned back in month {even}."
         if estimate is not None:
@@ -103,13 +103,14 @@ class _Words:
 
     @property
     def need(self) -> str:
-        gap, low = self.number("funding_gap"), self.number("cash_low_month")
-        if gap:
+        low = self.number("cash_low_month")
+        if self.number("funding_gap"):
             return (
                 f"The budget does not last: cash is lowest in month {low}, and "
-                f"{self.money('funding_gap')} "
-                "more is needed to get through."
+                f"{self.money('funding_gap')} more is needed to get through."
             )
+        if self.penniless:
+            return "No money is needed for as long as nobody has to be paid."
         when = "at the start" if low == 0 else f"in month {low}"
         return f"The budget lasts: cash is lowest {when}, at {self.money('cash_low')}."
 
@@ -118,27 +119,48 @@ def _months(count: int) -> str:
     return "one month" if count == 1 else f"{count} months"
 
 
+def _customers(count: int) -> str:
+    return "one customer" if count == 1 else f"{count:,} customers"
+
+
+def _said(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _lower(text: str) -> str:
+    """As the middle of a sentence; SEO stays SEO."""
+    shout = text[1:2].isupper()
+    return (text if shout else text[:1].lower() + text[1:]).rstrip(".")
+
+
 def _executive_summary(words: _Words, _: Built) -> list[str]:
     profit = words.number("profit_total")
     outcome = "profit" if profit >= 0 else "loss"
-    amount = format_money(abs(profit), words.request.currency)
+    uses = (
+        "Nothing is spent before the first sale, nobody is paid and nothing is rented."
+        if words.penniless
+        else f"Of the budget, {words.money('start_up_total')} is spent before the first sale and "
+        f"{words.money('working_capital')} stays as working capital."
+    )
     return [
         f"This plan is for a business of the kind “{words.kind}” in {words.place}. {words.idea}",
-        (
-            f"It starts with {words.budget} and looks {words.months} ahead. Of the budget, "
-            f"{words.money('start_up_total')} are spent before the first sale and "
-            f"{words.money('working_capital')} stay as working capital. Over the timeline the "
-            f"business "
-            f"takes in {words.money('revenue_total')} and makes a {outcome} of {amount} from "
-            f"running, "
-            "before tax and before the costs of the start."
+        _said(
+            f"It starts with {words.budget} and looks {words.months} ahead.",
+            uses,
+            f"Over the timeline the business takes in {words.money('revenue_total')} and makes a",
+            f"{outcome} of {words.amount(abs(profit))} from running, before tax and before the",
+            "costs of the start.",
         ),
         f"{words.break_even} {words.need}",
-        (
-            f"To get there it has to win a market worth {words.money('som')} a year, out of "
-            f"{words.money('sam')} within reach and {words.money('tam')} in all. The assumptions "
-            f"behind "
-            "each number stand in the sections that follow; replace them with what you know."
+        _said(
+            f"To get there it has to win a market worth {words.money('som')} a year, out of",
+            f"{words.money('sam')} within reach and {words.money('tam')} in all.",
+            "The assumptions behind each number stand in the sections that follow; replace them",
+            "with what you know.",
         ),
         _wishes(words),
     ]
@@ -159,38 +181,32 @@ def _market(words: _Words, built: Built) -> list[str]:
     share = words.figures.get("planned_percent_of_som")
     fit = (
         f"The financial section ends with sales of {words.money('planned_a_year')} a year, which "
-        f"is "
-        f"{share}% of that."
+        f"is {share}% of that."
         if share is not None
         else ""
     )
     return [
-        (
-            f"The buyers are {facts.buyers}. The plan assumes {facts.buyers_total:,} of them, each "
-            f"spending {format_money(facts.spend_a_year, words.request.currency)} a year: a total "
-            f"market (TAM) of {words.money('tam')}."
+        _said(
+            f"The buyers are {_lower(facts.buyers)}.",
+            f"The plan assumes {facts.buyers_total:,} of them, each spending",
+            f"{words.amount(facts.spend_a_year)} a year: a total market (TAM) of",
+            f"{words.money('tam')}.",
         ),
-        (
-            f"From {words.place}, sold {words.profile.where}, {facts.serviceable_percent}% of "
-            f"them can "
-            f"be served (SAM, {words.money('sam')}), and {facts.obtainable_percent}% of those can "
-            f"be "
-            f"won within {words.months} (SOM, {words.money('som')}, "
-            f"{words.count('buyers_obtainable')} "
-            f"customers). {fit}"
+        _said(
+            f"From {words.place}, sold {words.profile.where}, {facts.serviceable_percent}% of",
+            f"them can be served (SAM, {words.money('sam')}), and {facts.obtainable_percent}% of",
+            f"those can be won within {words.months} (SOM, {words.money('som')},",
+            f"{_customers(words.number('buyers_obtainable'))}).",
+            fit,
         ),
-        (
-            "These are assumptions to be checked, not statistics: count the households or firms in "
-            f"{words.place}, and ask twenty of them what they spend now. If there are fewer than "
-            f"{words.count('buyers_serviceable')} within reach, the plan needs a larger area or a "
-            "larger share."
+        _said(
+            "These are assumptions to be checked, not statistics: count the households or firms",
+            f"in {words.place}, and ask twenty of them what they spend now. If there are fewer",
+            f"than {words.number('buyers_serviceable'):,} within reach, the plan needs a larger",
+            "area or a larger share.",
         ),
         "What moves this market: " + "; ".join(_lower(trend) for trend in facts.trends) + ".",
     ]
-
-
-def _lower(text: str) -> str:
-    return (text[:1].lower() + text[1:]).rstrip(".")
 
 
 def _competitors(words: _Words, built: Built) -> list[str]:
@@ -198,58 +214,54 @@ def _competitors(words: _Words, built: Built) -> list[str]:
     assert isinstance(facts, CompetitorFacts)
     first = max(facts.competitors, key=lambda one: one.threat)
     return [
-        (
-            f"Whoever needs this in {words.place} has a way to do it today. The table names "
-            f"{len(facts.competitors)} kinds of competitors and no single company: fill in the "
-            f"names "
-            "after a walk and an hour of searching."
+        _said(
+            f"Whoever needs this in {words.place} has a way to do it today. The table names",
+            f"{len(facts.competitors)} kinds of competitors and no single company: fill in the",
+            "names after a walk and an hour of searching.",
         ),
-        (
-            f"The most serious is this: {_lower(first.kind)}. {_sentence(first.strength)} But "
-            f"{_lower(first.weakness)}. Our answer: {_lower(first.answer)}."
+        _said(
+            f"The most serious is this: {_lower(first.kind)}. {_sentence(first.strength)}",
+            f"But {_lower(first.weakness)}. Our answer: {_lower(first.answer)}.",
         ),
         f"What should set this business apart is the idea itself: {words.idea}",
     ]
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "."
-
-
 def _financials(words: _Words, built: Built) -> list[str]:
     facts = built.facts
     assert isinstance(facts, FinancialFacts)
-    margin = words.figures.get("gross_margin_percent")
-    paying = words.figures.get("profitable_month")
-    covers = (
-        f"Month {paying} is the first to cover its own costs."
-        if paying is not None
-        else "No month of the timeline covers its own costs."
+    margin, paying = (words.figures.get(k) for k in ("gross_margin_percent", "profitable_month"))
+    first, last = words.number("customers_first"), words.number("customers_last")
+    growth = (
+        f"{facts.customer}: {first:,} in the one month"
+        if words.request.months == 1
+        else f"{facts.customer} go evenly from {first:,} in month 1 to {last:,} in month "
+        f"{words.request.months}"
     )
-    kept = f", a gross margin of {margin}%" if margin is not None else ""
     return [
-        (
-            f"Assumptions: a customer pays {format_money(facts.price, words.request.currency)} a "
-            f"month "
-            f"on average; each sale costs {facts.variable_percent}% of its price{kept}; fixed "
-            f"costs are "
-            f"{words.money('monthly_costs')} a month; {facts.customer} grow evenly from "
-            f"{words.count('customers_first')} in month 1 to {words.count('customers_last')} in "
-            f"month "
-            f"{words.request.months}. Tax, interest and the owner's own pay beyond the wages "
-            f"listed are "
-            "left out."
+        _said(
+            f"Assumptions: a customer pays {words.amount(facts.price)} a month on average;",
+            f"each sale costs {facts.variable_percent}% of its price",
+            f"(a gross margin of {margin}%);" if margin is not None else "(no sales);",
+            f"fixed costs are {words.money('monthly_costs')} a month; {growth}.",
+            "Tax, interest and the owner's own pay beyond the wages listed are left out. They are",
+            "rules of thumb: put an offer or a count of your own in the place of each.",
         ),
-        (
-            f"Of the budget of {words.budget}, {words.money('start_up_total')} go into the start "
-            f"and "
-            f"{words.money('working_capital')} remain. Revenue over {words.months} is "
-            f"{words.money('revenue_total')}. {covers} {words.break_even}"
+        _said(
+            ""
+            if words.penniless
+            else f"Of the budget of {words.budget}, {words.money('start_up_total')} goes into the "
+            f"start and {words.money('working_capital')} remains.",
+            f"Revenue over {words.months} is {words.money('revenue_total')}.",
+            f"Month {paying} is the first to cover its own costs."
+            if paying is not None
+            else "No month of the timeline covers its own costs.",
+            words.break_even,
         ),
-        (
-            f"{words.need} The scenarios show the same plan with 70% and with 130% of the "
-            f"customers: "
-            "decide on the cautious one."
+        _said(
+            words.need,
+            "The scenarios show the same plan with 70% and with 130% of the customers: decide on",
+            "the cautious one.",
         ),
     ]
 
@@ -258,67 +270,73 @@ def _risks(words: _Words, built: Built) -> list[str]:
     facts = built.facts
     assert isinstance(facts, RiskFacts)
     first = max(facts.risks, key=lambda risk: risk.likelihood * risk.impact)
+    monthly, reserve = words.number("monthly_costs"), words.number("working_capital")
+    watched = (
+        "No money falls due while there are no customers, since the plan assumes no paid costs at "
+        "all: what is at risk is time. Decide beforehand how many weeks it may take."
+        if monthly == 0
+        else f"For a business of the kind “{words.kind}” the number to watch from the first month "
+        f"is the fixed cost of {words.amount(monthly)}: it falls due whether customers come or "
+        f"not. The {words.amount(reserve)} in hand at the start covers it for "
+        f"{_months(reserve // monthly)} without a single sale."
+    )
     return [
-        (
-            f"The largest risk is this: {_lower(first.risk)} (score "
-            f"{first.likelihood * first.impact} "
-            f"of 25). What is done about it: {_lower(first.mitigation)}."
+        _said(
+            f"The largest risk is this: {_lower(first.risk)} (score",
+            f"{first.likelihood * first.impact} of 25).",
+            f"What is done about it: {_lower(first.mitigation)}.",
         ),
-        (
-            f"For a business of the kind “{words.kind}” the number to watch from the first month "
-            f"is the "
-            f"fixed cost of {words.money('monthly_costs')}: it falls due whether customers come "
-            f"or not. "
-            f"With {words.money('working_capital')} in hand at the start, "
-            f"{_lasting(words.number('working_capital'), words.number('monthly_costs'))}"
-        ),
+        watched,
     ]
-
-
-def _lasting(reserve: int, monthly: int) -> str:
-    if monthly == 0:
-        return "nothing falls due, since the plan assumes no paid costs at all."
-    return f"it is covered for {_months(reserve // monthly)} without a single sale."
 
 
 def _marketing(words: _Words, built: Built) -> list[str]:
     facts = built.facts
     assert isinstance(facts, MarketingFacts)
     largest = max(facts.channels, key=lambda channel: channel.percent)
-    cost = words.figures.get("cost_of_a_customer")
+    money, cost = words.number("launch_marketing"), words.figures.get("cost_of_a_customer")
+    begin = (
+        f"{words.amount(money)} is set aside for the launch."
+        if money
+        else "There is no money for the launch, so the channels get time instead, in these shares."
+    )
     each = (
-        f"With {words.count('customers_last')} customers at the end of the timeline that is "
-        f"{format_money(cost, words.request.currency)} for each."
-        if cost is not None
+        f"With {_customers(words.number('customers_last'))} at the end of the timeline that is "
+        f"{words.amount(cost)} for each."
+        if money and cost is not None
         else ""
     )
     return [
-        f"The message: {_lower(facts.message)}. In one sentence: {words.idea}",
-        (
-            f"{words.money('launch_marketing')} are set aside for the launch. The largest part, "
-            f"{largest.percent}%, goes into {_lower(largest.name)}: {_lower(largest.use)}. {each}"
+        f"What to say is the idea itself: {words.idea} {_sentence(facts.message)}",
+        _said(
+            begin,
+            f"The largest part, {largest.percent}%, goes into {_lower(largest.name)}:",
+            f"{_lower(largest.use)}.",
+            each,
         ),
-        (
-            "After three months, move the money to the channel that brought the most customers "
-            "for its "
-            "cost, and stop the weakest."
-        ),
+        "After three months, put more into the channel that brought the most customers for its "
+        "cost, and stop the weakest."
+        if words.request.months > 3
+        else "Ask every customer how they heard of it: that decides where the next budget goes.",
     ]
 
 
 def _roadmap(words: _Words, built: Built) -> list[str]:
     facts = built.facts
     assert isinstance(facts, RoadmapFacts)
+    before = (
+        ""
+        if words.penniless
+        else f"Before it, {words.money('start_up_total')} has to be spent well: on what is needed "
+        f"to open in {words.place}, and nothing more."
+    )
     return [
-        (
-            f"The timeline is {words.months} from the first sale. Before it, "
-            f"{words.money('start_up_total')} "
-            f"have to be spent well: on what is needed to open in {words.place}, and nothing more."
-        ),
-        (
-            f"The table holds what must be reached by when. {words.break_even} If a milestone is "
-            f"missed "
-            "by a month, go back to the assumptions of the financial section before spending more."
+        _said(f"The timeline is {words.months} from the first sale.", before),
+        _said(
+            "The table holds what must be reached by when.",
+            words.break_even,
+            "If a milestone is missed by a month, go back to the assumptions of the financial",
+            "section before spending more.",
         ),
     ]
 
