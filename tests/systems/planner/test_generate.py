@@ -304,6 +304,19 @@ def test_a_limit_longer_than_our_patience_is_not_waited_for() -> None:
     run(go())
 
 
+def test_patience_ends_in_time_however_slow_the_service_is() -> None:
+    async def go() -> None:
+        brief = Patience(attempts=6, timeout_s=0.4, wait_s=0.01, wait_max_s=0.05)
+        async with service(hang_rate=1.0, timeout_s=20) as (serving, upstream):
+            plan = await generate(REQUEST, upstream, patience=brief)
+            assert (plan.source, serving.stats.calls) == ("offline", 1)
+            await until(lambda: serving.stats.running == 0)
+            with pytest.raises(UpstreamUnavailable):
+                await generate(REQUEST, upstream, patience=brief, offline_ok=False)
+
+    run(go())
+
+
 def test_a_wrong_key_is_an_error_at_once_even_where_offline_is_fine() -> None:
     async def go() -> None:
         async with service(api_key="another") as (serving, upstream):

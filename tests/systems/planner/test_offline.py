@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from crowdsafe.systems.planner.generation import SECTIONS, Plan, offline_plan
+from crowdsafe.systems.planner.generation import SECTIONS, Plan, Section, offline_plan
 from crowdsafe.systems.planner.generation.arithmetic import project, split
 from crowdsafe.systems.planner.generation.facts import FinancialFacts, Item, Share
+from crowdsafe.systems.planner.generation.offline import offline_section
 from crowdsafe.systems.planner.generation.offline.profiles import PROFILES, profile_of
 from crowdsafe.systems.planner.generation.offline.write import gist
 from crowdsafe.systems.planner.money import format_money
@@ -37,7 +39,7 @@ def test_tables_add_up_and_sections_agree(request: PlanRequest) -> None:
     for section in plan.sections.values():
         for table in section.tables:
             check_table(table)
-    check_projection(plan, request)
+    check_projection(plan.sections["financials"], request)
     check_market(plan)
     figures = plan.sections["financials"].figures | plan.sections["market"].figures
     summary = plan.sections["executive_summary"]
@@ -70,9 +72,9 @@ def check_table(table: Any) -> None:
             assert kind.kind != "percent" or whole == 100
 
 
-def check_projection(plan: Plan, request: PlanRequest) -> None:
-    figures = plan.sections["financials"].figures
-    rows = plan.sections["financials"].table("projection").rows
+def check_projection(financials: Section, request: PlanRequest) -> None:
+    figures = financials.figures
+    rows = financials.table("projection").rows
     assert len(rows) == request.months
     so_far = -(figures["start_up_total"] or 0)
     even = None
@@ -118,6 +120,52 @@ def check_market(plan: Plan) -> None:
     assert tam == (figures["buyers_total"] or 0) * (figures["spend_a_year"] or 0)
     assert som >= (figures["planned_a_year"] or 0), "the plan wins no more than can be won"
     assert column(plan, "market", "market_size", "Worth a year") == [tam, sam, som]
+
+
+_shares = st.lists(st.integers(0, 9), min_size=1, max_size=10)
+any_financials = st.builds(
+    lambda shares, amounts, **more: FinancialFacts(
+        customer="guests",
+        start_up=[Share(name="use", percent=share) for share in shares],
+        monthly=[Item(name="cost", amount=amount) for amount in amounts],
+        **more,
+    ),
+    _shares,
+    st.lists(st.integers(0, 10**12), min_size=1, max_size=10),
+    price=st.integers(1, 10**6),
+    variable_percent=st.integers(0, 95),
+    customers_first=st.integers(0, 10**7),
+    customers_last=st.integers(0, 10**7),
+    marketing_percent=st.integers(0, 10),
+)
+
+
+@given(any_request, any_financials)
+def test_whatever_a_language_model_assumes_adds_up(
+    request: PlanRequest, facts: FinancialFacts
+) -> None:
+    section = offline_section(request, "financials", {}, facts)
+    assert section.source == "mixed"
+    for table in section.tables:
+        check_table(table)
+    check_projection(section, request)
+    assert section.paragraphs
+
+
+def test_facts_too_large_to_be_counted_are_refused() -> None:
+    sound: dict[str, Any] = {
+        "customer": "guests", "price": 10, "variable_percent": 40, "customers_first": 1,
+        "customers_last": 2, "start_up": [{"name": "oven", "percent": 60}],
+        "marketing_percent": 40, "monthly": [{"name": "rent", "amount": 5}],
+    }  # fmt: skip
+    FinancialFacts.model_validate(sound)
+    for wrong in (
+        {"price": 0}, {"price": 10**9, "customers_last": 10**7}, {"marketing_percent": 41},
+        {"variable_percent": 96}, {"customers_first": -1}, {"monthly": []}, {"start_up": []},
+        {"price": 9.5}, {"customer": " "}, {"monthly": [{"name": "rent", "amount": -5}]},
+    ):  # fmt: skip
+        with pytest.raises(ValidationError):
+            FinancialFacts.model_validate({**sound, **wrong})
 
 
 def test_scenarios_keep_their_order() -> None:

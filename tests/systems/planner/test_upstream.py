@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -85,6 +87,16 @@ def test_an_answer_comes_in_the_shape_that_was_asked_for() -> None:
             assert serving.stats.by_status == {"200": 2}
 
     run(go())
+
+
+def test_the_client_library_is_loaded_when_it_is_needed_and_not_before() -> None:
+    script = (
+        "import sys; import crowdsafe.systems.planner.generation as g; "
+        "g.Upstream('http://x', 'k', 'm'); "
+        "assert not {'openai', 'stamina', 'uvicorn'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_a_limit_is_told_with_its_wait() -> None:
