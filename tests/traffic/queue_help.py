@@ -29,7 +29,7 @@ from crowdsafe.traffic.queue import (
 )
 
 WAIT_S_MAX = 30.0
-LEASE_S = 1.0
+LEASE_S = 2.0
 
 
 class Base(DeclarativeBase):
@@ -65,7 +65,7 @@ async def nothing(job: RunningJob) -> None:
 
 async def note(job: RunningJob) -> dict[str, Any]:
     """Takes a while, and leaves its effect together with its completion."""
-    await asyncio.sleep(random.uniform(0, 2) * float(job.payload.get("takes_s", 0.05)))
+    await asyncio.sleep(random.uniform(0.5, 1.5) * float(job.payload.get("takes_s", 0.05)))
     by = str(job.attempt)
     job.finish_with(lambda session: leave(session, job.id, "done", by))
     return {"attempt": job.attempt}

@@ -248,11 +248,12 @@ class _Claim:
         self._values = {"the_queue": queue.name}
         self._kinds = [name for name in queue.by_name if kinds is None or name in set(kinds)]
         self._time = self._lock()
-        self._now = moment(connection, now)
-        self._queue_up_due()
         self._room = _Room(queue)
         for user, kind, priority, count in connection.execute(self._sql.running, self._values):
             self._room.enter(user, kind, priority, count)
+        # Read after the count: who was not counted ended before what is claimed now starts.
+        self._now = moment(connection, now)
+        self._queue_up_due()
 
     def _lock(self) -> float:
         hold_writer(self._connection, self._queue.name)
