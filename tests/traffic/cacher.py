@@ -38,7 +38,7 @@ async def main(options: dict[str, Any]) -> None:
             raise ValueError(options["value"])
         return str(options["value"])
 
-    async with one_cache(options["url"], create=False, lease_s=options["lease_s"]) as shared:
+    async with one_cache(options["url"], lease_s=options["lease_s"]) as shared:
         cache: Any = NaiveCache(shared) if options["naive"] else shared
         await shared._backend.look(["0" * 64])  # connected
         sys.stdout.write("ready\n")

@@ -91,19 +91,17 @@ async def two_caches(url: str, **options: Any) -> AsyncIterator[tuple[SharedCach
     """Two caches of one name that know nothing of each other, as in two processes."""
     async with (
         one_cache(url, **options) as first,
-        one_cache(url, create=False, **options) as second,
+        one_cache(url, **options) as second,
     ):
         yield first, second
 
 
 @asynccontextmanager
-async def one_cache(url: str, *, create: bool = True, **options: Any) -> AsyncIterator[SharedCache]:
+async def one_cache(url: str, **options: Any) -> AsyncIterator[SharedCache]:
     options = {"name": "test"} | options
     if url.startswith(("redis", "valkey")):
         async with Valkey.from_url(url) as client:
             yield ValkeyCache(client, **options)
     else:
         async with AsyncStore(url) as store:
-            if create:
-                await store.create_all()
             yield DatabaseCache(store, **options)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.traffic.cache_servers import BACKENDS, empty_cache
 from tests.traffic.cacher import Cacher, executions
 from tests.traffic.caches import one_cache
 
@@ -18,17 +19,9 @@ from crowdsafe.traffic import PUBLIC
 Starter = Callable[..., Cacher]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres), "valkey"])
-def url(request: pytest.FixtureRequest) -> str:
-    fixtures = {"sqlite": "sqlite_url", "postgresql": "pg_url", "valkey": "valkey_url"}
-    url = str(request.getfixturevalue(fixtures[request.param]))
-
-    async def create() -> None:
-        async with one_cache(url):
-            pass
-
-    asyncio.run(create())
-    return url
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_cache(request, tmp_path)
 
 
 @pytest.fixture
@@ -62,6 +55,7 @@ def test_a_thousand_identical_misses_in_two_processes_are_one_execution(
     assert answers == [{made: 500}, {made: 500}]
 
 
+@pytest.mark.parametrize("url", ["valkey"], indirect=True)
 def test_the_naive_cache_executes_many_times(cacher: Starter, log: Path) -> None:
     both = [cacher(value, callers=20, naive=True) for value in ("a", "b")]
     for one in both:
@@ -102,7 +96,7 @@ def test_a_leader_that_was_stopped_overwrites_nothing_newer(
     assert executions(log) == ["older", "newer"]
 
     async def look() -> str:
-        async with one_cache(url, create=False) as cache:
+        async with one_cache(url) as cache:
 
             async def never() -> str:
                 raise AssertionError("the value is there")
@@ -112,6 +106,7 @@ def test_a_leader_that_was_stopped_overwrites_nothing_newer(
     assert asyncio.run(look()) == "newer"
 
 
+@pytest.mark.parametrize("url", ["valkey"], indirect=True)
 def test_an_error_reaches_those_who_wait_in_another_process(cacher: Starter, log: Path) -> None:
     leader = cacher("boom", make_s=1.0, fails=True).ready()
     follower = cacher("never").ready()
