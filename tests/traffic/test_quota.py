@@ -254,6 +254,7 @@ def test_what_is_reserved_is_charged_or_comes_back(store: Store) -> None:
     first, second = store.write(hold, key, 3, 2), store.write(hold, key, 3)
     seen = store.read(state, key, 3)
     assert (seen.limit, seen.used, seen.reserved, seen.left) == (3, 0, 3, 0)
+    assert {type(number) for number in (seen.used, seen.reserved, seen.left)} == {int}
     assert store.write(charge, first) is True
     assert store.write(refund, second) is True
     seen = store.read(state, key, 3)

@@ -45,7 +45,7 @@ def retrying(
     retry_after: Callable[[Exception], float | None] | None = None,
     rng: random.Random | None = None,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a function, ``async def`` or not, so that it is called again after the errors in ``on``.
+    """Decorate a function, ``async def`` or not, to be called again after the errors in ``on``.
 
     ``on`` is an exception class, several, or a function that says yes or no. It is called at most
     ``attempts`` times. Before the second there is a random wait of ``wait_s`` / 2 to ``wait_s``

@@ -286,7 +286,7 @@ class InProcessBreaker(Breaker):
     ``probe_s``; the answer to a call from before it last opened or closed changes nothing.
     Does not hold: anything between processes (see ``DatabaseBreaker`` and ``ValkeyBreaker``); two
     probes at once are possible when one takes longer than ``probe_s``.
-    Proved by ``tests/traffic/test_breaker.py``.
+    Proved by ``tests/traffic/test_breaker.py`` and ``tests/traffic/test_properties_guards.py``.
 
     Example: ``await breaker.call(client.get, url, counts=lambda e: not isinstance(e, Refused))``.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, func, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, cast, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from crowdsafe.store.types import UtcDateTime
@@ -62,7 +62,7 @@ _find = select(reservations).where(reservations.c.id == bindparam("the_id"))
 _look = select(
     quotas.c.used,
     quotas.c.reserved,
-    select(func.coalesce(func.sum(reservations.c.amount), 0))
+    select(cast(func.coalesce(func.sum(reservations.c.amount), 0), BigInteger))
     .where(_of_quota, OUTDATED)
     .scalar_subquery()
     .label("outdated"),
