@@ -91,8 +91,8 @@ class Office(Plant):
 class Site:
     """One running server, and the knobs of its language model."""
 
-    def __init__(self, database: str, settings: PlannerSettings) -> None:
-        self.port = free_port()
+    def __init__(self, database: str, settings: PlannerSettings, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.upstream: Serving | None = None
         self._started = threading.Event()
@@ -161,9 +161,8 @@ def _give_tiers(session: Session) -> None:
     session.add_all(Profile(user_id=ids[name], tier=tier) for name, tier in TIERS.items())
 
 
-@contextmanager
-def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
-    """A site on a SQLite file of its own, with the demo's logins."""
+def prepared(folder: Path) -> str:
+    """A SQLite file of its own with the demo's logins; its address."""
     database = f"sqlite:///{folder / 'planner.db'}"
     store = Store(database)
     passwords = Passwords(threads=1)
@@ -174,7 +173,13 @@ def running_site(folder: Path, **settings: Any) -> Iterator[Site]:
     finally:
         passwords.close()
         store.close()
-    site = Site(database, PlannerSettings(**settings))
+    return database
+
+
+@contextmanager
+def running_site(database: str, *, port: int | None = None, **settings: Any) -> Iterator[Site]:
+    """A site on a database that is prepared."""
+    site = Site(database, PlannerSettings(**settings), port)
     site.start()
     try:
         yield site

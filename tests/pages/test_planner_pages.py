@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.pages.conftest import OpenDesk
 from tests.pages.desk import Desk, seconds_until
-from tests.pages.planner_site import Office, Site, asked, running_site
+from tests.pages.planner_site import Office, Site, asked, prepared, running_site
 from tests.pages.test_access import SCHEMES, violations
 
 pytestmark = pytest.mark.browser
@@ -27,8 +28,8 @@ SLOW = {**QUICK, "latency_s": 600.0, "latency_sigma": 0.0, "latency_s_max": 600.
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A planner that makes two plans at once."""
     folder = tmp_path_factory.mktemp("planner")
-    settings = {"running_max": 2, "per_user": 1, "breaker_failures": 3, "breaker_cooldown_s": 0.5}
-    with running_site(folder, **settings) as site:
+    settings = {"running_max": 2, "per_user": 1, "breaker_failures": 1, "breaker_cooldown_s": 0.2}
+    with running_site(prepared(folder), **settings) as site:
         yield site
 
 
@@ -99,7 +100,7 @@ def test_a_visitor_is_sent_to_the_login_and_back(desk: OpenDesk) -> None:
 
 
 def test_from_the_form_over_live_progress_to_the_plan(desk: OpenDesk, site: Site) -> None:
-    site.behave(latency_s=0.4, latency_sigma=0.05)
+    site.behave(latency_s=0.25, latency_sigma=0.05)
     page = desk("sales").open("/planner/new")
     expect(page.locator("#quota-said")).to_have_text("5 of 5 plans left today")
     fill_in(page)
@@ -252,13 +253,34 @@ def test_a_running_job_is_cancelled_and_its_unit_comes_back(
 def test_a_reload_in_the_middle_shows_what_is_written_and_goes_on(
     desk: OpenDesk, site: Site, office: Office
 ) -> None:
-    site.behave(latency_s=0.5, latency_sigma=0.05)
+    site.behave(latency_s=0.25, latency_sigma=0.05)
     job_id = office.ask("admin")
     page = desk("admin").open(f"/planner/jobs/{job_id}")
     expect(page.locator("#sections li[data-state=done]")).not_to_have_count(0, timeout=15_000)
     page.reload()
     expect(page.locator("#sections li[data-state=done]")).not_to_have_count(0)
     page.wait_for_url("**/planner/plans/*", timeout=30_000)
+
+
+def test_a_page_whose_server_goes_away_says_so_and_goes_on(
+    browser: Browser, tmp_path: Path
+) -> None:
+    database = prepared(tmp_path)
+    with running_site(database) as site, Office(site.base_url) as office:
+        site.behave(latency_s=0.3, latency_sigma=0.05)
+        job_id = office.ask("admin")
+        window = Desk(browser, site.base_url, office, "admin")
+        page = window.open(f"/planner/jobs/{job_id}")
+        expect(page.locator("#sections li[data-state=done]")).not_to_have_count(0)
+    expect(page.locator("#away")).to_be_visible()
+    expect(page.locator("#live-status")).to_have_text("reconnecting")
+    with running_site(database, port=site.port):
+        expect(page.locator("#away")).to_be_hidden(timeout=20_000)
+        page.wait_for_url("**/planner/plans/*", timeout=30_000)
+        expect(page.locator("article > section")).to_have_count(7)
+        window.troubles = [each for each in window.troubles if "net::ERR_" not in each]
+        window.check_clean()
+        window.close()
 
 
 def test_the_list_follows_jobs_until_they_are_plans(

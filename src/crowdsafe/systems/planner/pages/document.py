@@ -16,7 +16,7 @@ FIGURES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("budget", "Budget", "money"),
         ("revenue_total", "Revenue over the timeline", "money"),
         ("profit_total", "Profit over the timeline", "money"),
-        ("break_even_month", "Costs earned back", "month"),
+        ("break_even_month", "Costs earned back", "even"),
     ),
     "market": (
         ("tam", "Total market, a year", "money"),
@@ -71,7 +71,7 @@ def _section(section: Section, plan: Plan) -> dict[str, Any]:
         "source": section.source,
         "paragraphs": section.paragraphs,
         "figures": [
-            (label, _figure(section.figures[name], kind, plan.currency))
+            (label, _figure(section.figures[name], kind, plan))
             for name, label, kind in FIGURES.get(section.name, ())
             if name in section.figures
         ],
@@ -81,10 +81,13 @@ def _section(section: Section, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _figure(value: int | None, kind: str, currency: str) -> str:
-    if kind == "month":
-        return "beyond the timeline" if value is None else f"in month {value}"
-    return cell_text(value, kind, currency)
+def _figure(value: int | None, kind: str, plan: Plan) -> str:
+    if kind != "even":
+        return cell_text(value, kind, plan.currency)
+    if value is not None:
+        return f"month {value}"
+    expected = plan.sections["financials"].figures.get("break_even_estimate")
+    return "not in sight" if expected is None else f"about month {expected}"
 
 
 def _points(table: Table) -> list[dict[str, Any]]:

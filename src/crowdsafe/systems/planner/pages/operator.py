@@ -28,7 +28,10 @@ UPSTREAMS = {
 }
 BREAKER_WORDS = {
     "closed": ("Answering", "Calls go through."),
-    "half-open": ("Being tried", "One call is trying whether it is back; the others wait."),
+    "half-open": (
+        "Being tried",
+        "One call finds out whether it is back; until then the others do without it.",
+    ),
     "open": (
         "Left alone",
         (
@@ -88,7 +91,7 @@ def _tiles(view: QueueView, planner: Planner) -> list[dict[str, str]]:
             "fairness",
             "Fairness",
             "–" if even is None else f"{even:.2f}",
-            "1.00: all who wait got the same",
+            "of who waits; 1.00 is even",
         ),
     )
     return [

@@ -230,7 +230,7 @@ def _tiers(settings: PlannerSettings) -> list[dict[str, Any]]:
             {
                 "name": tier,
                 "title": TIER_TITLES[tier],
-                "says": "as many as you like"
+                "says": "no limit"
                 if limit is None
                 else f"{limit} {'plan' if limit == 1 else 'plans'} a day",
             }
@@ -255,7 +255,8 @@ def _bracket(name: str, currency: str) -> str:
 def _written_by(found: Plan) -> str:
     if found.source == "offline":
         return "Written offline"
-    model = found.model or "a language model"
+    unnamed = found.model in (None, "", "default")
+    model = "the language model" if unnamed else f"the model {found.model}"
     return f"Written by {model}" if found.source == "upstream" else f"Partly by {model}"
 
 
