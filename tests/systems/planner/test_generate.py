@@ -317,6 +317,18 @@ def test_patience_ends_in_time_however_slow_the_service_is() -> None:
     run(go())
 
 
+def test_a_plan_ends_in_time_on_a_service_that_is_slow_all_along() -> None:
+    async def go() -> None:
+        brief = Patience(timeout_s=20, plan_s=0.9, wait_s=0.01)
+        async with service(latency_s=0.3, latency_sigma=0.0, timeout_s=20) as (serving, upstream):
+            plan = await generate(REQUEST, upstream, patience=brief)
+            assert plan.source == "mixed"
+            assert 0 < serving.stats.calls < CALLS
+            assert plan.sections["executive_summary"].source == "offline"
+
+    run(go())
+
+
 def test_a_wrong_key_is_an_error_at_once_even_where_offline_is_fine() -> None:
     async def go() -> None:
         async with service(api_key="another") as (serving, upstream):
@@ -376,14 +388,14 @@ def test_what_was_saved_is_not_paid_again() -> None:
                 pass
 
             async def report(section: str, state: str) -> None:
-                if len(notes.kept) == 4:
+                if len(notes.kept) >= 4:
                     raise Crash
 
             with pytest.raises(Crash):
                 await generate(REQUEST, upstream, report=report, saved=notes)
             await until(lambda: serving.stats.running == 0)
             kept = set(notes.kept)
-            assert len(kept) == 4
+            assert 4 <= len(kept) < len(SECTIONS)
             serving.stats.reset()
             plan = await generate(REQUEST, upstream, saved=notes)
             assert plan.source == "upstream"

@@ -85,6 +85,14 @@ def test_what_has_no_place_is_refused(changes: dict[str, Any]) -> None:
     refusal(**changes)
 
 
+def test_a_personalization_is_refused_in_its_own_words() -> None:
+    assert "an object of short texts" in refusal(personalization=["wish"])
+    assert "an object of short texts" in refusal(personalization=None)
+    said = refusal(personalization="x" * 1001)
+    assert "at most 1000 characters" in said
+    assert "1 validation error" in said, "not one for each form that it could have had"
+
+
 def test_an_idea_of_a_megabyte_is_refused_by_its_length() -> None:
     said = refusal(idea="A bakery. " * 100_000)
     assert "at most 4000 characters" in said

@@ -14,8 +14,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     WithJsonSchema,
 )
 
@@ -152,6 +154,17 @@ _Prose = Annotated[
 ]
 
 
+Personalization = Annotated[
+    Annotated[dict[_Named, _Short], Field(max_length=PERSONALIZATION_ITEMS_MAX), Tag("wishes")]
+    | Annotated[_Prose, Tag("text")],
+    Discriminator(
+        lambda value: {dict: "wishes", str: "text"}.get(type(value)),
+        custom_error_type="personalization",
+        custom_error_message="must be a text, or an object of short texts",
+    ),
+]
+
+
 class PlanRequest(BaseModel):
     """A request for a business plan; unknown fields are refused. Money is in whole units.
 
@@ -192,9 +205,7 @@ class PlanRequest(BaseModel):
         AfterValidator(_worded),
     ]
     currency: Annotated[CurrencyCode, BeforeValidator(_upper)] = "USD"
-    personalization: (
-        Annotated[dict[_Named, _Short], Field(max_length=PERSONALIZATION_ITEMS_MAX)] | _Prose
-    ) = ""
+    personalization: Personalization = ""
     audience: Audience = "private"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -33,7 +34,8 @@ class Breaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one call is tried: so many times, and for ``timeout_s`` in all.
+    """How long one call is tried: so many times, and for ``timeout_s`` in all. After ``plan_s``
+    a plan makes no more calls, and what is left of it is written offline.
 
     Between tries it waits from ``wait_s``, doubling up to ``wait_max_s``, with jitter, and at
     least as long as the service asks for; where that would be too late it gives up at once.
@@ -41,6 +43,7 @@ class Patience:
 
     attempts: int = 6
     timeout_s: float = 90.0
+    plan_s: float = 240.0
     wait_s: float = 0.25
     wait_max_s: float = 10.0
 
@@ -61,6 +64,7 @@ class Calls:
         self._patience = patience
         self._offline_ok = offline_ok
         self._failure: CrowdsafeError | None = None
+        self._until = time.monotonic() + patience.plan_s
         self.made = 0
         """How many questions were sent, those without a good answer too."""
 
@@ -94,10 +98,13 @@ class Calls:
             return check(await self._once(prompt))
 
         patience = self._patience
+        timeout_s = min(patience.timeout_s, self._until - time.monotonic())
+        if timeout_s <= 0:
+            raise self._too_slow(patience.plan_s)
         again = retrying(
             on=self._can_help,
             attempts=patience.attempts,
-            timeout_s=patience.timeout_s,
+            timeout_s=timeout_s,
             wait_s=patience.wait_s,
             wait_max_s=patience.wait_max_s,
             # Coming back earlier than asked for would only be refused again.
@@ -106,10 +113,13 @@ class Calls:
         try:
             return await again(one_try)()
         except TimeoutError:
-            raise UpstreamUnavailable(
-                f"The language model was asked for {patience.timeout_s:g} s in vain; try again "
-                "later."
-            ) from None
+            raise self._too_slow(timeout_s) from None
+
+    @staticmethod
+    def _too_slow(seconds: float) -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            f"The language model was asked for {seconds:.3g} s in vain; try again later."
+        )
 
     def _can_help(self, error: Exception) -> bool:
         """Whether another try may go better."""
