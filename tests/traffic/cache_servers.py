@@ -10,11 +10,11 @@ import pytest
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres), "valkey"]
 
 
-def empty_cache(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a server with nothing in its cache, of the kind that `request.param` names."""
-    if request.param == "valkey":
+def empty_cache(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> str:
+    """The address of a server with nothing in its cache."""
+    if kind == "valkey":
         return str(request.getfixturevalue("valkey_url"))
-    if request.param == "sqlite":
+    if kind == "sqlite":
         empty = request.getfixturevalue("queue_sqlite")
         return f"sqlite:///{shutil.copy(empty, tmp_path / 'cache.db')}"
     server, name = request.getfixturevalue("queue_pg")

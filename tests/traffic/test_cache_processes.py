@@ -21,7 +21,7 @@ Starter = Callable[..., Cacher]
 
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_cache(request, tmp_path)
+    return empty_cache(request, tmp_path, request.param)
 
 
 @pytest.fixture

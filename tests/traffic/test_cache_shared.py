@@ -45,7 +45,7 @@ WAIT_S_MAX = 40.0
 
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_cache(request, tmp_path)
+    return empty_cache(request, tmp_path, request.param)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
