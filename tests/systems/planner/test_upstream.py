@@ -130,16 +130,22 @@ def test_nobody_there_is_unavailable() -> None:
     run(go())
 
 
-def test_a_wrong_key_is_refused_for_good_and_is_not_told() -> None:
+def test_a_wrong_key_is_refused_for_good_and_only_the_log_says_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = b'{"error": {"message": "Incorrect key hemlock of the firm X."}}'
+
     async def go() -> None:
-        behaviour = Behaviour(latency_s=0, api_key="right")
-        async with asked(behaviour, key="hemlock") as (_, upstream):
+        async with asked(Behaviour(latency_s=0, api_key="right")) as (_, upstream):
             error = await refusal(upstream)
             assert isinstance(error, UpstreamRefused)
             assert "401" in error.message
-            assert "Incorrect API key" in error.message
-            assert "hemlock" not in error.message
-            assert "hemlock" not in repr(upstream)
+        async with odd_service(told, 401, key="hemlock") as upstream:
+            error = await refusal(upstream)
+            assert "firm X" not in error.message
+            assert "Incorrect key [key] of the firm X." in caplog.text
+            for text in (error.message, caplog.text, repr(upstream)):
+                assert "hemlock" not in text
 
     run(go())
 
@@ -226,7 +232,7 @@ def good(title: str = "T", pitch: str = "P") -> str:
 
 @asynccontextmanager
 async def odd_service(
-    answer: bytes, status: int = 200, headers: str = ""
+    answer: bytes, status: int = 200, headers: str = "", key: str = "key"
 ) -> AsyncIterator[Upstream]:
     """A service that gives one answer, byte for byte, to whatever it is asked."""
 
@@ -245,7 +251,7 @@ async def odd_service(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    upstream = Upstream(f"http://127.0.0.1:{port}/v1", "key", "m", 5.0)
+    upstream = Upstream(f"http://127.0.0.1:{port}/v1", key, "m", 5.0)
     try:
         yield upstream
     finally:

@@ -38,7 +38,7 @@ CALLS_AT_ONCE_MAX = 3
 SectionState = Literal["running", "done"]
 Report = Callable[[SectionName, SectionState], Awaitable[None]]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("crowdsafe.planner")
 
 
 async def generate(

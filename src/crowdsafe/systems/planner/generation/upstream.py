@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import time
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ RETRY_AFTER_S_MAX = 3600.0
 _DETAIL_BYTES_MAX = 2000
 _CLIENTS = frozenset({"openai", "httpx", "httpx2"})
 _PASSING = frozenset({408, 409, 425})
+
+log = logging.getLogger("crowdsafe.planner")
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -127,26 +130,33 @@ class Upstream:
                 http_client=DefaultAsyncHttpxClient(
                     timeout=self.timeout_s,
                     follow_redirects=False,
-                    event_hooks={"response": [_stop_at_failure]},
+                    event_hooks={"response": [self._stop_at_failure]},
                 ),
             )
         return self._client
 
+    async def _stop_at_failure(self, response: Any) -> None:
+        """Turn any status but 2xx into an error here, before a long body of it is read."""
+        status: int = response.status_code
+        if 200 <= status < 300:
+            return
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) >= _DETAIL_BYTES_MAX:
+                break
+        error = _failure(status, _retry_after_s(response.headers.get("retry-after")))
+        if isinstance(error, UpstreamRefused):
+            said = _message(bytes(body[:_DETAIL_BYTES_MAX]))
+            # Not in the error, which users see: some services say there whose key it is.
+            log.error("%s refuses with %d: %s", self.base_url, status, self._hidden(said))
+        raise error
 
-async def _stop_at_failure(response: Any) -> None:
-    """Turn any status but 2xx into an error here, before a long body of it is read."""
-    if 200 <= response.status_code < 300:
-        return
-    detail = bytearray()
-    async for piece in response.aiter_bytes():
-        detail += piece
-        if len(detail) >= _DETAIL_BYTES_MAX:
-            break
-    wait_s = _retry_after_s(response.headers.get("retry-after"))
-    raise _failure(response.status_code, wait_s, _message(bytes(detail[:_DETAIL_BYTES_MAX])))
+    def _hidden(self, text: str) -> str:
+        return text.replace(self.api_key, "[key]") if self.api_key else text
 
 
-def _failure(status: int, wait_s: float | None, detail: str) -> UpstreamError:
+def _failure(status: int, wait_s: float | None) -> UpstreamError:
     data = {} if wait_s is None else {"retry_after_s": wait_s}
     if status == 429:
         return UpstreamRateLimited(**data)
@@ -154,10 +164,9 @@ def _failure(status: int, wait_s: float | None, detail: str) -> UpstreamError:
         return UpstreamUnavailable(
             f"The language model's service failed with status {status}; try again later.", **data
         )
-    said = f": {detail}" if detail else ""
     return UpstreamRefused(
-        f"The language model's service refuses requests with status {status}{said}. Check the "
-        "planner's key, address and model."
+        f"The language model's service refuses requests for good, with status {status}; the "
+        "operator finds the reason in the log."
     )
 
 
