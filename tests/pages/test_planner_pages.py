@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from pydantic import ValidationError
 
+from crowdsafe.systems.planner.request import IDEA_CHARS_MAX, IDEA_CHARS_MIN, PlanRequest
 from tests.pages.conftest import OpenDesk
 from tests.pages.desk import Desk, seconds_until
 from tests.pages.planner_site import Office, Site, asked, prepared, running_site
@@ -19,6 +21,11 @@ from tests.pages.test_access import SCHEMES, violations
 
 pytestmark = pytest.mark.browser
 
+_CHECK = """async ([texts, limits]) => {
+    const form = document.querySelector("script[src$='planner/idea.js']").src;
+    const { textProblem } = await import(form.replace("idea.js", "fields.js"));
+    return texts.map((text) => textProblem(text, limits));
+}"""
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 QUICK = {"latency_s": 0.05, "outage": False, "rate_429": 0.0, "hang_rate": 0.0}
 SLOW = {**QUICK, "latency_s": 600.0, "latency_sigma": 0.0, "latency_s_max": 600.0}
@@ -150,6 +157,23 @@ def test_the_form_checks_as_the_server_does_and_keeps_what_was_typed(desk: OpenD
     expect(idea).to_have_value("")
     page.reload()
     expect(idea).to_have_value("")
+
+
+def test_the_checks_find_what_the_server_finds_and_nothing_else(desk: OpenDesk) -> None:
+    page = desk().open("/planner/new")
+    texts = [
+        *("", " ", "a shop", "x" * 10, "x" * 9, "  " + "x" * 9 + "  ", "x" * 4000, "x" * 4001),
+        *("\N{OCTOPUS}" * 10, "\N{OCTOPUS}" * 9 + "x", "- - - - - - - -", "radios\x07and clocks"),
+        *("first line\nsecond\tline", "\N{ARABIC LETTER BEH}" * 12, "1234567890", "a\x00bcdefghij"),
+    ]
+    found = page.evaluate(_CHECK, [texts, [IDEA_CHARS_MIN, IDEA_CHARS_MAX]])
+    for text, here in zip(texts, found, strict=True):
+        try:
+            PlanRequest.model_validate(asked(idea=text))
+        except ValidationError:
+            assert here, f"only the server finds {text[:40]!r} wrong"
+        else:
+            assert not here, f"only the page finds {text[:40]!r} wrong: {here}"
 
 
 def test_the_servers_findings_stand_beside_their_fields(desk: OpenDesk) -> None:

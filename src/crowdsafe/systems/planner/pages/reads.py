@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["idea", "job", "plan", "plans", "profile"]
 
 PLANS_SHOWN_MAX = 50
+FAILURES = {
+    "Upstream": ": the language model did not answer",
+    "BreakerOpen": ": the language model is not answering just now",
+    "TimeoutError": ": it took too long",
+    "expired": ": its turn did not come in time",
+}
 TIER_TITLES = {"free": "Free", "pro": "Pro", "pro_plus": "Pro Plus"}
 LIMITS = {
     "idea": [IDEA_CHARS_MIN, IDEA_CHARS_MAX],
@@ -204,9 +210,12 @@ def _ahead(ahead: int | None) -> str:
 
 
 def _error(found: Job) -> str | None:
+    """Why a job failed, without a word of what the machinery said."""
     if found.state != "failed":
         return None
-    return found.error or "The plan could not be made. Nothing was charged; ask again in a while."
+    said = found.error or ""
+    why = next((words for name, words in FAILURES.items() if said.startswith(name)), "")
+    return f"The plan could not be made{why}. Nothing was charged; ask again in a while."
 
 
 def _reason(quota: Mapping[str, Any], queued: int, queued_max: int) -> str:

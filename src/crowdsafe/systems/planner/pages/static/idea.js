@@ -206,5 +206,9 @@ if (before && !again) {
 showProfile(profile, true);
 live().on("job.changed", refresh);
 live().onResync(refresh);
-addEventListener("pageshow", (event) => event.persisted && refresh());
+addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  setText(byId("ask"), "Write my plan");
+  refresh();
+});
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refresh());
