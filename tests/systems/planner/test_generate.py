@@ -75,7 +75,12 @@ class Notes:
 
     async def put(self, section: str, data: dict[str, Any]) -> None:
         assert len(json.dumps(data)) < 64 * 1024
+        assert len(section) <= 40
         self.kept[section] = data
+
+    @property
+    def finished(self) -> set[str]:
+        return set(self.kept) & set(SECTIONS)
 
 
 def test_a_plan_of_fifteen_calls_three_at_once() -> None:
@@ -235,13 +240,13 @@ def test_an_outage_in_the_middle_keeps_what_was_finished() -> None:
         async with service() as (serving, upstream):
 
             async def report(section: str, state: str) -> None:
-                if state == "done" and len(notes.kept) == 3:
+                if state == "done" and len(notes.finished) == 3:
                     serving.behave(outage=True)
 
             plan = await generate(REQUEST, upstream, patience=HASTY, report=report, saved=notes)
         assert plan.source == "mixed"
-        assert len(notes.kept) >= 3
-        assert set(plan.offline_sections) == set(SECTIONS) - set(notes.kept)
+        assert len(notes.finished) >= 3
+        assert set(plan.offline_sections) == set(SECTIONS) - notes.finished
         assert plan.sections["executive_summary"].source == "offline"
 
     run(go())
@@ -388,20 +393,20 @@ def test_what_was_saved_is_not_paid_again() -> None:
                 pass
 
             async def report(section: str, state: str) -> None:
-                if len(notes.kept) >= 4:
+                if len(notes.finished) >= 4:
                     raise Crash
 
             with pytest.raises(Crash):
                 await generate(REQUEST, upstream, report=report, saved=notes)
             await until(lambda: serving.stats.running == 0)
-            kept = set(notes.kept)
+            kept = notes.finished
             assert 4 <= len(kept) < len(SECTIONS)
             serving.stats.reset()
             plan = await generate(REQUEST, upstream, saved=notes)
             assert plan.source == "upstream"
             asked = {step.partition("/")[0] for step in serving.stats.by_step}
             assert asked == set(SECTIONS) - kept
-            assert set(notes.kept) == set(SECTIONS)
+            assert notes.finished == set(SECTIONS)
             serving.stats.reset()
             again = await generate(REQUEST, upstream, saved=notes)
             assert serving.stats.calls == again.calls == 0
@@ -410,6 +415,42 @@ def test_what_was_saved_is_not_paid_again() -> None:
             notes.kept["market"] = {"section": {"of": "an older version"}}
             await generate(REQUEST, upstream, saved=notes)
             assert dict(serving.stats.by_step) == {"market/facts": 1, "market/text": 1}
+
+    run(go())
+
+
+def test_a_second_run_builds_on_the_same_figures_as_the_first() -> None:
+    """The financial facts are kept as soon as they are known, since the others are made of them."""
+
+    async def go() -> None:
+        notes = Notes()
+        async with service() as (serving, upstream):
+            honest = upstream.ask
+
+            class Stuck(Upstream):
+                async def ask(self, prompt: Any) -> Any:
+                    if (prompt.section, prompt.step) == ("financials", "text"):
+                        await until(lambda: "marketing" in notes.kept)
+                        raise UpstreamRefused
+                    return await honest(prompt)
+
+            with pytest.raises(UpstreamRefused):
+                await generate(REQUEST, Stuck("", "", "m"), saved=notes)
+            assert "financials" not in notes.kept
+            assert "section" in notes.kept["marketing"]
+            serving.stats.reset()
+            # Even by a service that would assume something else by now.
+            notes.kept["financials/facts"]["marketing_percent"] = 9
+            plan = await generate(REQUEST, upstream, saved=notes)
+            assert "financials/facts" not in serving.stats.by_step
+            assert serving.stats.by_step["marketing/facts"] == 1, "made of other figures: anew"
+            money = plan.sections["financials"].figures["launch_marketing"]
+            assert money == plan.sections["marketing"].figures["launch_marketing"]
+            del notes.kept["financials"]
+            notes.kept["financials/facts"] = {"of": "an older version"}
+            serving.stats.reset()
+            assert (await generate(REQUEST, upstream, saved=notes)).source == "upstream"
+            assert serving.stats.by_step["financials/facts"] == 1
 
     run(go())
 

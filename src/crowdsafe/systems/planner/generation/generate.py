@@ -111,17 +111,31 @@ class _Run:
 
     async def _begun(self, name: SectionName) -> Coroutine[Any, Any, None] | None:
         """Settle the figures of the financial section; what is left to do for its text."""
-        if await self._from_saved(name):
+        if await self._taken(name, {}):
             self._figures |= self._sections[name].figures
             return None
         await self._tell(name, "running")
-        built = await self._facts(name, {})
-        figures = built.figures if built else offline_section(self._request, name, {}).figures
-        self._figures |= figures
+        built = await self._facts_kept(name) or await self._facts(name, {})
+        if built is None:
+            self._figures |= offline_section(self._request, name, {}).figures
+        else:
+            # The other sections build on these figures: a second run has to find the same.
+            await self._keep(f"{name}/facts", built.facts.model_dump(mode="json"))
+            self._figures |= built.figures
         return self._text(name, built, {})
 
+    async def _facts_kept(self, name: SectionName) -> Built | None:
+        kept = await self._kept(f"{name}/facts")
+        if kept is None:
+            return None
+        try:
+            return build(self._request, name, FACTS[name].model_validate(kept), {})
+        except ValueError:
+            log.warning("saved facts of the section %s are of another version", name)
+            return None
+
     async def _section(self, name: SectionName, figures: dict[str, int | None]) -> None:
-        if await self._from_saved(name):
+        if await self._taken(name, figures):
             return
         async with self._room:
             await self._tell(name, "running")
@@ -172,24 +186,27 @@ class _Run:
             )
         self._sections[name] = section
         self._headline = head or self._headline
-        if self._saved is not None and section.source == "upstream":
-            await self._saved.put(name, self._kept(section, head))
+        if section.source == "upstream":
+            data = {"section": section.model_dump(mode="json"), "given": figures}
+            await self._keep(name, data | ({"headline": head.model_dump()} if head else {}))
         await self._tell(name, "done")
 
-    def _kept(self, section: Section, head: Headline | None) -> dict[str, Any]:
-        kept: dict[str, Any] = {"section": section.model_dump(mode="json")}
-        if head is not None:
-            kept["headline"] = head.model_dump(mode="json")
-        return kept
+    async def _keep(self, name: str, data: dict[str, Any]) -> None:
+        if self._saved is not None:
+            await self._saved.put(name, data)
 
-    async def _from_saved(self, name: SectionName) -> bool:
-        kept = None if self._saved is None else await self._saved.get(name)
-        if kept is None:
+    async def _kept(self, name: str) -> dict[str, Any] | None:
+        return None if self._saved is None else await self._saved.get(name)
+
+    async def _taken(self, name: SectionName, figures: dict[str, int | None]) -> bool:
+        """Take a section that was saved, if it was made of the same figures as the others now."""
+        kept = await self._kept(name)
+        if kept is None or "section" not in kept or kept.get("given") != figures:
             return False
         try:
             section = Section.model_validate(kept["section"])
             head = Headline.model_validate(kept["headline"]) if "headline" in kept else None
-        except (KeyError, ValidationError):
+        except ValidationError:
             log.warning("a saved section %s of another version is made anew", name)
             return False
         self._sections[name] = section

@@ -119,7 +119,8 @@ class SavedSections(Protocol):
     """Finished sections of one job, kept where a crash does not reach them.
 
     A second run of the job asks for each first, and so does not pay for it again. The data are
-    opaque JSON, at most 64 KiB each; ``section`` is a name of `SECTIONS`.
+    opaque JSON, at most 64 KiB each; ``section`` is a name of `SECTIONS`, or such a name and a
+    part ("financials/facts"), at most 40 characters. Of two puts the later one counts.
     """
 
     async def get(self, section: str) -> dict[str, Any] | None:
