@@ -29,17 +29,17 @@ def main() -> None:
 async def _run(options: argparse.Namespace) -> None:
     made = 0
 
-    async def make(_key: str) -> str:
+    async def make(key: str) -> str:
         nonlocal made
-        made += 1
-        print("leading", flush=True)
-        await asyncio.sleep(options.work_s)
+        if key == "key":
+            made += 1
+            print("leading", flush=True)
+            await asyncio.sleep(options.work_s)
         return "value"
 
     async with CACHES[options.cache](make, options.url) as call:
-        warm = asyncio.create_task(call("warm"))
-        await asyncio.wait_for(warm, options.wait_s + options.work_s)
-        made = 0
+        async with asyncio.timeout(options.wait_s):
+            await call("another")
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         began = time.monotonic()
