@@ -101,7 +101,15 @@ async def one_cache(url: str, **options: Any) -> AsyncIterator[SharedCache]:
     options = {"name": "test"} | options
     if url.startswith(("redis", "valkey")):
         async with Valkey.from_url(url) as client:
-            yield ValkeyCache(client, **options)
+            cache = ValkeyCache(client, **options)
+            try:
+                yield cache
+            finally:
+                await cache.close()
     else:
         async with AsyncStore(url) as store:
-            yield DatabaseCache(store, **options)
+            kept = DatabaseCache(store, **options)
+            try:
+                yield kept
+            finally:
+                await kept.close()

@@ -511,6 +511,20 @@ def test_a_loop_that_ends_in_mid_flight_leaves_the_cache_usable() -> None:
     gc.collect()
 
 
+def test_closing_ends_what_runs() -> None:
+    async def main() -> None:
+        cache, make = InProcessCache(), Maker()
+        (caller,) = await asking(cache, make, 1)
+        await make.started.wait()
+        await cache.close()
+        with pytest.raises(ExecutionEnded):
+            await caller
+        assert (make.cancelled, cache.stats().flights) == (1, 0)
+        assert len(asyncio.all_tasks()) == 2, "this one, and the one that waits for it"
+
+    run(main())
+
+
 def test_the_decorator_keeps_a_functions_answers() -> None:
     cache = InProcessCache()
     calls: list[tuple[int, int]] = []

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from tests.support.pg_server import PgServer
 from tests.support.valkey_server import ValkeyServer
 from tests.traffic.cache_servers import BACKENDS, empty_cache
 from tests.traffic.caches import (
@@ -23,13 +24,14 @@ from tests.traffic.caches import (
     two_caches,
 )
 
-from crowdsafe import AsyncStore
+from crowdsafe import AsyncStore, Store
 from crowdsafe.errors import ConfigError, Insufficient, Overloaded
 from crowdsafe.traffic import (
     PUBLIC,
     CacheMisuse,
     CacheUnavailable,
     DatabaseCache,
+    ExecutionEnded,
     ExecutionFailed,
     ExecutionTimedOut,
     NotJsonable,
@@ -473,6 +475,23 @@ def test_a_loop_that_ends_in_mid_flight_frees_its_lease(url: str) -> None:
     asyncio.run(afterwards())
 
 
+def test_a_cache_that_closes_hands_over(url: str) -> None:
+    async def main() -> None:
+        async with two_caches(url, lease_s=30) as (first, second):
+            make, taking_over = Maker(), Maker("taken over", open_gate=True)
+            (here,) = await asking(first, make, 1)
+            await make.started.wait()
+            (there,) = await asking(second, taking_over, 1)
+            await first.close()
+            assert first.stats().flights == 0
+            with pytest.raises(ExecutionEnded):
+                await here
+            assert await there == "taken over"
+            assert (make.cancelled, taking_over.begun) == (1, 1)
+
+    run(main())
+
+
 def test_the_decorator_and_settings(url: str) -> None:
     async def main() -> None:
         async with one_cache(url) as cache:
@@ -573,6 +592,38 @@ def test_while_the_server_is_away_nothing_hangs(
 
     run(main())
     assert "does not answer" in caplog.text
+
+
+@pytest.mark.postgres
+def test_while_the_database_is_away_nothing_hangs(own_pg_server: PgServer) -> None:
+    url = own_pg_server.url("postgres")
+    with Store(url) as store:
+        store.create_all()
+
+    async def main() -> None:
+        async with (
+            one_cache(url, wait_s=0.5) as strict,
+            one_cache(url, wait_s=0.5, on_outage="run") as lenient,
+        ):
+            await strict.get_or_run("k", Maker("old", open_gate=True), scope=PUBLIC, ttl_s=60)
+            during, make = Maker("made during the outage"), Maker("made here")
+            (caller,) = await asking(strict, during, 1, key="during")
+            await during.started.wait()
+            await asyncio.to_thread(own_pg_server.kill9)
+            with pytest.raises(CacheUnavailable):
+                await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60)
+            asked = await asking(lenient, make, 50)
+            await eventually(lambda: lenient.stats().misses == 50)
+            make.gate.set()
+            assert await asyncio.gather(*asked) == ["made here"] * 50
+            assert make.begun == 1
+            during.gate.set()
+            assert await caller == "made during the outage"
+            await asyncio.to_thread(own_pg_server.start)
+            await eventually(lambda: strict._away_until < asyncio.get_running_loop().time())
+            assert await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60) == "old"
+
+    run(main())
 
 
 def test_a_hit_on_valkey_is_one_command(valkey_url: str) -> None:

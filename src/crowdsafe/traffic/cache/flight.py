@@ -142,12 +142,13 @@ class Flight:
             if inside is not None:
                 inside.waits_for.remove(self)
             if not self.waiters and not self.detached and not self.outcome.done():
-                self._abandon()
+                self.abandon()
         if outcome.joined is not None and number > outcome.joined:
             raise JoinedLate
         return outcome.get()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Let nobody join any more, and have the execution cancelled."""
         self.closing = True
         if not self.stop.done():
             self.stop.set_result(None)
@@ -228,7 +229,7 @@ class Flights:
         self._flights_max = flights_max
         self._refreshes_max = refreshes_max
         self._open: dict[Hashable, Flight] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Flight] = {}
         self._refreshes = 0
         self._quiet: set[Hashable] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -303,10 +304,24 @@ class Flights:
         task = self._loop.create_task(self._run(flight, fly), name="crowdsafe-cache-flight")
         flight.task = task
         self._open[address] = flight
-        self._running.add(task)
+        self._running[task] = flight
         self._refreshes += detached
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._landed)
         return flight
+
+    async def close(self) -> None:
+        """End every flight, within about 5 s; whoever waits gets ExecutionEnded."""
+        if self._loop is not asyncio.get_running_loop():
+            return
+        for flight in self._running.values():
+            flight.abandon()
+        if self._running:
+            _, stuck = await asyncio.wait(tuple(self._running), timeout=2 * UNWIND_S_MAX)
+            for task in stuck:
+                task.cancel()
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
 
     async def _run(
         self, flight: Flight, fly: Callable[[Flight], Awaitable[Outcome | None]]
