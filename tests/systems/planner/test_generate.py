@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -480,6 +481,59 @@ def test_offline_sections_are_not_saved() -> None:
             assert plan.source == "upstream"
 
     run(go())
+
+
+def test_many_plans_through_a_storm_are_all_whole(rng: random.Random) -> None:
+    """All faults at once, outages that come and go, plans that are cancelled half-way."""
+    hard = Patience(attempts=8, timeout_s=6, wait_s=0.01, wait_max_s=0.05)
+    settings = BreakerSettings(failures=6, window_s=5, cooldown_s=0.1, cooldown_max_s=0.2)
+    faults = {
+        "rate_429": 0.1, "retry_after_s": 0, "rate_5xx": 0.1, "hang_rate": 0.02,
+        "trickle_rate": 0.02, "wrong_json_rate": 0.1, "seed": rng.randrange(1000),
+    }  # fmt: skip
+
+    async def go() -> None:
+        breaker = InProcessBreaker("upstream", settings)
+        async with service(timeout_s=0.5, **faults) as (serving, upstream):
+
+            async def one(number: int) -> Plan | None:
+                await asyncio.sleep(rng.random())
+                request = plan_request(location=f"Place {number}")
+                making = asyncio.create_task(
+                    generate(request, upstream, breaker=breaker, patience=hard)
+                )
+                if number % 5 == 0:
+                    await asyncio.sleep(rng.random())
+                    making.cancel()
+                    return None
+                return await making
+
+            async def weather() -> None:
+                while True:
+                    await asyncio.sleep(0.2 + rng.random() / 2)
+                    serving.behave(outage=rng.random() < 0.3)
+
+            raining = asyncio.create_task(weather())
+            plans = await asyncio.gather(*(one(number) for number in range(20)))
+            raining.cancel()
+            for number, plan in enumerate(plans):
+                if number % 5 == 0:
+                    continue
+                assert plan is not None
+                check_whole(plan, f"Place {number}")
+            await until(lambda: serving.stats.running == 0)
+
+    run(go())
+
+
+def check_whole(plan: Plan, place: str) -> None:
+    assert tuple(plan.sections) == SECTIONS
+    assert all(section.paragraphs and section.tables for section in plan.sections.values())
+    assert place in plan.title
+    sources = {section.source for section in plan.sections.values()}
+    assert plan.source == (sources.pop() if len(sources) == 1 else "mixed")
+    money = plan.sections["financials"].figures["launch_marketing"]
+    assert plan.sections["marketing"].figures["launch_marketing"] == money
 
 
 async def naive(upstream: Upstream) -> list[Any]:
