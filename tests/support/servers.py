@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,9 +110,10 @@ def start_server(
     demo: bool = True,
     port: int | None = None,
     env: Mapping[str, str] | None = None,
+    args: Sequence[str] = (),
     wait: bool = True,
 ) -> Server:
-    """Start `crowdsafe serve` on database `url` and wait until it is ready.
+    """Start `crowdsafe serve` on database `url`, with `args` besides, and wait until it is ready.
 
     The caller ends it, by `stop()`, or uses `running_server` instead. Two servers on one database:
     call it twice with the same `url`.
@@ -125,6 +126,7 @@ def start_server(
         *("--port", str(port), "--database", url, "--data", str(data_dir)),
         *("--workers", str(workers)),
         *(["--demo"] if demo else []),
+        *args,
     ]
     with log.open("ab") as output:
         process = subprocess.Popen(

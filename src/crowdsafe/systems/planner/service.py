@@ -28,6 +28,7 @@ from crowdsafe.traffic.breaker import BreakerSettings, DatabaseBreaker, ValkeyBr
 from crowdsafe.traffic.queue import Job, JobQueue, Worker
 from crowdsafe.traffic.quota import expire_reservations
 from crowdsafe.traffic.rates import DatabaseLimiter, Limiter, Rate, ValkeyLimiter
+from crowdsafe.web.client_address import TrustedProxies
 
 if TYPE_CHECKING:
     from valkey.asyncio import Valkey
@@ -57,7 +58,7 @@ class Planner:
         *,
         limiter: Limiter,
         breaker: Any,
-        trusted: Any,
+        trusted: TrustedProxies,
         demo: bool,
     ) -> None:
         self.store = store
@@ -84,7 +85,7 @@ class Planner:
         settings: PlannerSettings | None = None,
         *,
         valkey: Valkey | None = None,
-        trusted: Any = None,
+        trusted: TrustedProxies | None = None,
         demo: bool = False,
     ) -> Planner:
         """The planner on a store whose tables exist. With ``demo`` and no upstream of its own it
@@ -114,7 +115,7 @@ class Planner:
                 if valkey is None
                 else ValkeyBreaker(valkey, name, breaking)
             ),
-            trusted=trusted,
+            trusted=trusted or TrustedProxies.parse(settings.trusted_proxies),
             demo=demo,
         )
 

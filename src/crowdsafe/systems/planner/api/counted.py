@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from crowdsafe.errors import CrowdsafeError
 from crowdsafe.systems.planner.api.common import planner_of
-from crowdsafe.traffic.rates import Decision
 from crowdsafe.traffic.rates.rate import refused
+from crowdsafe.web.client_address import address_key, client_address
+from crowdsafe.web.fastapi import problem_answer
+from crowdsafe.web.problem import problem_of
+from crowdsafe.web.rate_limit import rate_limit_headers
 
 __all__ = ["CountedByAddress"]
 
@@ -21,10 +24,12 @@ NAME = "planner-address"
 class CountedByAddress(APIRoute):
     """A route whose requests are counted by client address before anything else is done.
 
+    Its answers and refusals say in RateLimit headers what is left.
+
     Holds: what comes after (login, body, database) is never reached by more requests of one
     address than the rate allows in any window, over all processes, and one client's requests do
     not count for another's; X-Forwarded-For only counts where it was added by a trusted proxy.
-    Does not hold: one client with many addresses. Proved by
+    Does not hold: one client with many addresses (an IPv6 client's /64 is one address). Proved by
     ``tests/systems/planner/test_guarantees.py``.
     """
 
@@ -34,18 +39,18 @@ class CountedByAddress(APIRoute):
 
         async def counted(request: Request) -> Response:
             planner = planner_of(request)
-            decision = await planner.limiter.check(request.client.host if request.client else "?")
-            if not decision.allowed:
-                raise refused(decision)
-            answer = await handler(request)
-            answer.headers.update(_headers(decision))
+            key = address_key(client_address(request, planner.trusted))
+            decision = await planner.limiter.check(key)
+            try:
+                if not decision.allowed:
+                    raise refused(decision)
+                answer = await handler(request)
+            except CrowdsafeError as error:
+                if error.status == 500:
+                    raise
+                answer = problem_answer(problem_of(error))
+            for name, text in rate_limit_headers(NAME, decision).items():
+                answer.headers.setdefault(name, text)
             return answer
 
         return counted
-
-
-def _headers(decision: Decision) -> dict[str, str]:
-    return {
-        "RateLimit-Policy": f'"{NAME}";q={decision.rate.limit};w={decision.rate.window_s:g}',
-        "RateLimit": f'"{NAME}";r={decision.remaining};t={math.ceil(decision.reset_s)}',
-    }
