@@ -27,7 +27,7 @@ from crowdsafe.errors import DeadlineExceeded
 from crowdsafe.store import AsyncStore
 from crowdsafe.traffic.queue import Job, enqueue, find_jobs
 
-JOBS_A_KILL = 15
+JOBS_A_KILL = 10
 ROOT = Path(__file__).resolve().parents[2]
 
 

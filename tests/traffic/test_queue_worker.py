@@ -142,6 +142,14 @@ def test_a_job_that_takes_too_long_is_stopped(queue_url: str, sync: bool) -> Non
     assert stopped.is_set()
 
 
+def test_a_job_that_is_cancelled_from_within_has_failed(queue_url: str) -> None:
+    async def work(job: RunningJob) -> None:
+        raise asyncio.CancelledError
+
+    job, _ = run(one_job(queue_url, work, attempts=1))
+    assert (job.state, job.error) == ("failed", "CancelledError")
+
+
 def test_a_result_that_is_no_json_fails_the_job(queue_url: str) -> None:
     async def work(job: RunningJob) -> object:
         return object()

@@ -137,7 +137,10 @@ class Attempt:
             return self._lost(error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._interrupted is None or task is None:
+            assert task is not None
+            if not task.cancelling():  # something that the job awaited was cancelled, not the job
+                return await self._failed("CancelledError")
+            if self._interrupted is None:
                 raise
             task.uncancel()
             return await self._stopped(self._interrupted)
@@ -194,11 +197,12 @@ class Attempt:
                 await self._settle(
                     partial(self._store.write, stop, *held, isolation="read committed")
                 )
-            elif why is Ended.GIVEN_BACK:
+            elif why is Ended.GIVEN_BACK and not self.job.left_running:
                 held_here = {self.id: self.token}
                 await self._settle(partial(self._store.write, give_back, self._queue, held_here))
             else:
-                log.warning("job %s was stopped, since its lease is lost", self.id)
+                log.warning("job %s ends here; its lease is lost, or runs out by itself", self.id)
+                return Ended.LOST
         except LeaseLost as error:
             return self._lost(error)
         return why

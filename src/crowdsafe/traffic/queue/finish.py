@@ -28,10 +28,11 @@ from crowdsafe.traffic.queue.sql import (
     encoded,
     given_rows,
     hold_writer,
+    is_pg,
     moment,
     rows_value,
 )
-from crowdsafe.traffic.queue.tables import ENDED, RUNNING, jobs
+from crowdsafe.traffic.queue.tables import ENDED, STILL_RUNNING, jobs
 
 __all__ = [
     "ERROR_CHARS_MAX",
@@ -67,7 +68,7 @@ class _Statements:
             .where(
                 jobs.c.public_id == given.c.job,
                 jobs.c.queue == bindparam("the_queue"),
-                RUNNING,
+                STILL_RUNNING,
                 jobs.c.lease_token == given.c.token,
             )
             .values(
@@ -75,7 +76,9 @@ class _Statements:
                 result=as_json(dialect, given.c.result),
                 progress=func.coalesce(progress, jobs.c.progress),
                 error=None,
-                finished_at=_NOW,
+                finished_at=func.coalesce(_NOW, func.clock_timestamp())
+                if dialect == "postgresql"
+                else _NOW,
                 lease_until=None,
             )
         )
@@ -87,7 +90,7 @@ class _Statements:
             .where(
                 jobs.c.public_id == held.c.job,
                 jobs.c.queue == bindparam("the_queue"),
-                RUNNING,
+                STILL_RUNNING,
                 jobs.c.lease_token == held.c.token,
                 jobs.c.cancel_requested.is_(False),
             )
@@ -107,7 +110,7 @@ _HELD = (
     .where(
         jobs.c.queue == bindparam("the_queue"),
         jobs.c.public_id == bindparam("the_id"),
-        RUNNING,
+        STILL_RUNNING,
         jobs.c.lease_token == bindparam("token"),
     )
     .with_for_update()
@@ -231,7 +234,7 @@ def _complete(
     values = {
         "the_queue": queue.name,
         "rows": rows_value(rows),
-        "now": moment(connection, now),
+        "now": now if is_pg(connection) else moment(connection, now),
     }
     if all(kind.changed is None for kind in queue.by_name.values()):
         return set(connection.execute(sql.done, values).scalars())
@@ -264,7 +267,7 @@ def complete_with(
     """
     session.flush()
     connection = session.connection()
-    now = moment(connection, now)
+    now = now if is_pg(connection) else moment(connection, now)
     row = _completion(queue, job_id, token, result=result, progress=progress)
     sql = _SQL[connection.dialect.name]
     given = {"the_queue": queue.name, "rows": rows_value([row]), "now": now}

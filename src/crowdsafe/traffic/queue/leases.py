@@ -16,7 +16,7 @@ from crowdsafe.traffic.queue.finish import PROGRESS_BYTES_MAX, lease_lost, tell
 from crowdsafe.traffic.queue.jobs import COLUMNS, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue
 from crowdsafe.traffic.queue.sql import DIALECTS, as_json, encoded, given_rows, moment, rows_value
-from crowdsafe.traffic.queue.tables import RUNNING, jobs
+from crowdsafe.traffic.queue.tables import STILL_RUNNING, jobs
 
 __all__ = ["Renewed", "renew", "report"]
 
@@ -38,7 +38,7 @@ class _Statements:
         mine = (
             jobs.c.public_id == held.c.job,
             jobs.c.queue == bindparam("the_queue"),
-            RUNNING,
+            STILL_RUNNING,
             jobs.c.lease_token == held.c.token,
         )
         self.renew = (

@@ -37,6 +37,7 @@ class RunningJob:
         "cancelled",
         "finishing",
         "job",
+        "left_running",
         "token",
     )
 
@@ -45,6 +46,7 @@ class RunningJob:
         self.token = claimed.token
         self.cancelled = threading.Event()
         self.finishing: Callable[[Session], Any] | None = None
+        self.left_running = False
         self._store_progress = store_progress
         self._latest: dict[str, Any] | None = None
         self._reported_at = 0.0

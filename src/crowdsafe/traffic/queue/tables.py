@@ -2,7 +2,8 @@
 
 A job that waits for its time (``run_after``) is ``delayed`` and has no turn yet; everywhere outside
 this package that is ``queued`` too. Conditions on ``state`` are written with literal values, since
-that is how both databases recognise that a partial index fits.
+that is how both databases recognise that a partial index fits; no index but those begins with the
+queue, so that SQLite, which keeps no statistics by itself, does not prefer one over all jobs ever.
 """
 
 from __future__ import annotations
@@ -10,19 +11,29 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Boolean, Double, Index, Integer, String, Table, Text, text
+from sqlalchemy import Boolean, Double, Index, Integer, String, Table, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from crowdsafe.store.tables import CrowdsafeBase
 from crowdsafe.store.types import BigId, Json, UtcDateTime
 
-__all__ = ["ACTIVE", "DELAYED", "ENDED", "QUEUED", "RUNNING", "WAITING", "jobs", "queues"]
+__all__ = [
+    "ACTIVE",
+    "DELAYED",
+    "ENDED",
+    "QUEUED",
+    "RUNNING",
+    "STILL_RUNNING",
+    "WAITING",
+    "jobs",
+    "queues",
+]
 
 QUEUED = text("state = 'queued'")
 DELAYED = text("state = 'delayed'")
 RUNNING = text("state = 'running'")
-WAITING = text("state IN ('queued', 'delayed')")
 ACTIVE = text("state IN ('queued', 'delayed', 'running')")
+WAITING = text("state IN ('queued', 'delayed', 'running') AND state <> 'running'")
 ENDED = text("state IN ('done', 'failed', 'cancelled')")
 
 
@@ -41,12 +52,12 @@ class JobRow(CrowdsafeBase):
 
     __tablename__ = "crowdsafe_jobs"
     __table_args__ = (
-        _index("turn", "queue", "rank", "id", "user_key", "kind", where=QUEUED),
+        _index("turn", "queue", "rank", "id", "user_key", "kind", "state", where=QUEUED),
         _index("due", "queue", "run_after", where=DELAYED),
         _index("running", "queue", "user_key", "kind", "priority", where=RUNNING),
         _index("user", "queue", "user_key", "state", "tag", where=ACTIVE),
         _index("key", "queue", "dedup_key", where=ACTIVE, unique=True),
-        _index("of_user", "queue", "user_key", "id"),
+        _index("of_user", "user_key", "queue", "id"),
         _index("ended", "queue", "finished_at", where=ENDED),
     )
 
@@ -86,3 +97,6 @@ class QueueRow(CrowdsafeBase):
 
 jobs = cast(Table, JobRow.__table__)
 queues = cast(Table, QueueRow.__table__)
+
+STILL_RUNNING = func.coalesce(jobs.c.state, "") == "running"
+"""For jobs that are looked up by their id: no partial index fits this, so theirs is taken."""

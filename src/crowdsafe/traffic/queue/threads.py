@@ -37,6 +37,7 @@ class Threads:
         except asyncio.CancelledError:
             job.cancelled.set()
             await asyncio.wait([future], timeout=GRACE_S)
+            job.left_running = not future.done()
             raise
 
     def close(self) -> None:

@@ -137,11 +137,14 @@ class Worker:
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """Claim no more, wait up to ``timeout`` seconds, and give back what still runs.
 
-        Takes at most ten seconds longer than that. A job that was given back keeps its turn, and
-        the attempt is not counted.
+        Takes at most 20 seconds longer than that. A job that was given back keeps its turn, and the
+        attempt is not counted. A sync ``run`` that does not return within five seconds of being
+        told keeps its lease until that runs out, and the process from ending.
         """
         self._claiming = False
         self._wake.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=_STOP_S_MAX)  # a claim may be under way
         await self._all_ended(timeout)
         for attempt in list(self._attempts.values()):
             attempt.interrupt(Ended.GIVEN_BACK)
