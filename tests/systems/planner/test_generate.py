@@ -196,7 +196,7 @@ def test_answers_that_stay_bad_cost_their_section_only() -> None:
                         raise UpstreamBadAnswer
                     return await honest(prompt)
 
-            forgetful = Forgetful("", "", "simulated")
+            forgetful = Forgetful(upstream.base_url, "", "simulated")
             plan = await generate(REQUEST, forgetful, patience=HASTY)
             assert plan.source == "mixed"
             assert plan.offline_sections == ["market", "risks"]
@@ -436,7 +436,7 @@ def test_a_second_run_builds_on_the_same_figures_as_the_first() -> None:
                     return await honest(prompt)
 
             with pytest.raises(UpstreamRefused):
-                await generate(REQUEST, Stuck("", "", "m"), saved=notes)
+                await generate(REQUEST, Stuck(upstream.base_url, "", "m"), saved=notes)
             assert "financials" not in notes.kept
             assert "section" in notes.kept["marketing"]
             serving.stats.reset()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from crowdsafe.errors import ConfigError
 from crowdsafe.systems.planner.generation import Upstream
 from crowdsafe.systems.planner.generation.errors import (
     UpstreamBadAnswer,
@@ -97,6 +98,25 @@ def test_the_client_library_is_loaded_when_it_is_needed_and_not_before() -> None
     )
     done = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_url": ""}, {"base_url": "localhost"}, {"base_url": "ftp://x/v1"},
+        {"base_url": "http://"}, {"base_url": "http://x:port/v1"}, {"base_url": "http://[x/v1"},
+        {"base_url": "http://x/v1\n"}, {"api_key": "key\n"}, {"api_key": "two words"},
+        {"api_key": "schlüssel"}, {"model": ""}, {"timeout_s": 0}, {"timeout_s": float("nan")},
+        {"timeout_s": float("inf")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_that_cannot_work_is_said_at_the_start(wrong: dict[str, Any]) -> None:
+    sound = {"base_url": "http://x/v1", "api_key": "", "model": "m", "timeout_s": 5.0}
+    Upstream(**sound)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as told:
+        Upstream(**{**sound, **wrong})
+    assert "schlüssel" not in told.value.message
 
 
 def test_a_limit_is_told_with_its_wait() -> None:

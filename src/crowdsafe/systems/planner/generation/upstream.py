@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from crowdsafe.errors import ConfigError
 from crowdsafe.systems.planner.generation.errors import (
     UpstreamBadAnswer,
     UpstreamError,
@@ -54,6 +56,8 @@ class Upstream:
     one that trickles in; a question that is cancelled closes its connection; every failure is an
     `UpstreamError`. Does not hold: that a cancelled question costs nothing at the service.
     Proved by ``tests/systems/planner/test_upstream.py``.
+
+    Raises ConfigError for an address, key, model or time limit that cannot be one.
     """
 
     base_url: str
@@ -61,6 +65,26 @@ class Upstream:
     model: str
     timeout_s: float = 60.0
     _client: AsyncOpenAI | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            address = urlsplit(self.base_url)
+            usable = address.scheme in {"http", "https"} and bool(address.hostname)
+            usable = usable and address.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not self.base_url.isprintable():
+            raise ConfigError(
+                "The address of the language model's service is no URL; give one such as "
+                "http://127.0.0.1:8085/v1."
+            )
+        if not (self.api_key.isascii() and self.api_key.isprintable()) or " " in self.api_key:
+            raise ConfigError(
+                "The language model's key holds characters that no key has: white space, "
+                "perhaps from copying it."
+            )
+        if not self.model or not 0 < self.timeout_s < math.inf:
+            raise ConfigError("The language model needs a name, and a time limit above 0 s.")
 
     async def ask(self, prompt: Prompt[Answer]) -> Answer:
         """Ask once; the answer, checked against the shape that was asked for.
