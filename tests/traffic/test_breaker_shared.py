@@ -25,10 +25,11 @@ from tests.traffic.breaker_crowd import (
     until_half_open,
     works,
 )
+from valkey.asyncio import Valkey
 
 from crowdsafe import Store
 from crowdsafe.errors import BreakerOpen
-from crowdsafe.traffic.breaker import BreakerSettings
+from crowdsafe.traffic.breaker import BreakerSettings, ValkeyBreaker
 from crowdsafe.traffic.breaker.circuit import Circuit, Decide
 from crowdsafe.traffic.breaker.guard import Breaker
 
@@ -104,6 +105,15 @@ def test_others_see_it_open_within_half_a_second(backend: str, name: str) -> Non
 LONG = BreakerSettings(failures=3, cooldown_s=5, cooldown_max_s=10, probe_s=5, backend_s=5)
 
 
+def test_a_client_that_decodes_its_answers(valkey_url: str, name: str) -> None:
+    async def main() -> None:
+        async with Valkey.from_url(valkey_url, decode_responses=True) as client:
+            await break_it(ValkeyBreaker(client, name, LONG))
+            assert (await ValkeyBreaker(client, name, LONG).state()).state == "open"
+
+    run(main())
+
+
 def test_failures_of_all_processes_add_up(backend: str, name: str) -> None:
     async def main() -> None:
         async with opened(backend, name) as here, opened(backend, name) as there:
@@ -136,7 +146,8 @@ def test_a_killed_probe_frees_its_place_after_probe_s(backend: str, name: str) -
             with pytest.raises(BreakerOpen) as caught:
                 await breaker.call(works)
             assert caught.value.state == "half-open"
-            passed, refused = [], [caught.value]
+            passed: list[Any] = []
+            refused = [caught.value]
             deadline = time.monotonic() + 10
             while not passed and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
@@ -161,7 +172,7 @@ class Counted:
     def __init__(self) -> None:
         self.circuit = Circuit()
         self.reads = self.changes = 0
-        self.away = False
+        self.away = self.loses_answers = False
         self.takes_s = 0.0
 
     async def read(self) -> tuple[Circuit, float]:
@@ -173,6 +184,8 @@ class Counted:
         self.changes += 1
         await self._answer()
         self.circuit, answer = decide(self.circuit, time.time())
+        if self.loses_answers:
+            raise ConnectionError("it was done, but nobody heard of it")
         return self.circuit, time.time(), answer
 
     async def _answer(self) -> None:
@@ -278,6 +291,27 @@ def test_away_from_the_start() -> None:
         keeper.away = True
         breaker = kept(keeper)
         await check_alone(breaker)
+
+    run(main())
+
+
+def test_a_probe_whose_grant_was_not_heard_of_blocks_nobody_for_longer_than_probe_s() -> None:
+    async def main() -> None:
+        keeper = Counted()
+        breaker = kept(keeper, probe_s=1.5)
+        await break_it(breaker)
+        await until_half_open(breaker)
+        keeper.loses_answers = True
+        passed, refused = await crowd(breaker, slow)
+        assert (len(passed), len(refused)) == (1, 49)
+        assert keeper.circuit.probe is not None
+        keeper.loses_answers = False
+        other = kept(keeper, probe_s=1.5)
+        with pytest.raises(BreakerOpen):
+            await other.call(works)
+        await asyncio.sleep(1.5)
+        assert await other.call(works) == "ok"
+        assert (await other.state()).state == "closed"
 
     run(main())
 

@@ -248,6 +248,7 @@ def test_a_quota_does_what_the_model_does(store: Store) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_quota_does_what_the_model_does_for_longer(store: Store) -> None:
     run_machine(store, 300)
 

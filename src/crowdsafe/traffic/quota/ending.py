@@ -63,7 +63,8 @@ def charge(session: Session, reservation_id: str, *, now: datetime | None = None
     the limit of the quota's last grant. Does not hold: anything after ``forget_quotas`` took the
     record. Proved by ``tests/traffic/test_quota.py``.
 
-    Raises ReservationEnded when it was refunded, or has expired and there is no room; NotFound.
+    Raises ReservationEnded when it was refunded, or has expired and there is no room; NotFound;
+    LostRace, which ``store.write`` answers by running again, when others kept changing it.
     """
     return _close(session, reservation_id, CHARGED, now or utcnow())
 
