@@ -160,14 +160,22 @@ class ValkeyServer:
         try:
             process = psutil.Process(self.pid)
             process.send_signal(how)
-            process.wait(END_S_MAX)
+            if not _ended(process):
+                process.kill()
+                assert _ended(process), f"valkey-server {process.pid} outlives kill -9"
         except (FileNotFoundError, psutil.NoSuchProcess):
             pass
-        except psutil.TimeoutExpired:
-            if how is signal.SIGKILL:
-                raise
-            self.kill9()
         (self.base / "pid").unlink(missing_ok=True)
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Wait until it is gone, or is a zombie that is nobody's any more."""
+    deadline = time.monotonic() + END_S_MAX
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _free_port() -> int:

@@ -117,6 +117,22 @@ def test_a_killed_holder_frees_its_slots_after_its_lease(shared_url: str) -> Non
     process.join(10)
 
 
+def test_a_dead_holder_beside_a_living_one_frees_its_slot_alone(shared_url: str) -> None:
+    lease_s = 0.6
+
+    async def run() -> None:
+        async with backend(shared_url) as of:
+            slots = slots_on(of, 2, lease_s)
+            async with slots.hold("a") as slot:
+                assert await slots.take("a", "who dies")
+                async with slots.hold("a", wait_s=5):
+                    assert not await slots.take("a", "one too many")
+                await asyncio.sleep(lease_s)
+                slot.check()
+
+    asyncio.run(run())
+
+
 def test_a_frozen_holder_learns_that_it_has_lost_its_slot(shared_url: str) -> None:
     lease_s = 0.6
 
