@@ -26,6 +26,7 @@ _CHECK = """async ([texts, limits]) => {
     const { textProblem } = await import(form.replace("idea.js", "fields.js"));
     return texts.map((text) => textProblem(text, limits));
 }"""
+DARK = 6
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 QUICK = {"latency_s": 0.05, "outage": False, "rate_429": 0.0, "hang_rate": 0.0}
 SLOW = {**QUICK, "latency_s": 600.0, "latency_sigma": 0.0, "latency_s_max": 600.0}
@@ -157,6 +158,18 @@ def test_the_form_checks_as_the_server_does_and_keeps_what_was_typed(desk: OpenD
     expect(idea).to_have_value("")
     page.reload()
     expect(idea).to_have_value("")
+
+
+def test_a_starter_fills_the_form_and_another_takes_its_place(desk: OpenDesk) -> None:
+    page = desk().open("/planner/new")
+    page.get_by_role("button", name="Food truck").click()
+    idea = page.get_by_label("What do you want to offer")
+    expect(idea).to_have_value(re.compile("Lebanese"))
+    expect(page.get_by_role("radio", name="Whoever asks")).to_be_checked()
+    page.get_by_role("button", name="Tutoring").click()
+    expect(idea).to_have_value(re.compile("mathematics"))
+    idea.press_sequentially(" My own words.")
+    expect(page.locator("#starters")).to_be_hidden()
 
 
 def test_the_checks_find_what_the_server_finds_and_nothing_else(desk: OpenDesk) -> None:
@@ -388,6 +401,18 @@ def test_the_operator_sees_who_waits_live(desk: OpenDesk, office: Office, busy: 
     assert busy
 
 
+def test_an_operator_who_is_signed_out_is_told_once(desk: OpenDesk) -> None:
+    window = desk("admin")
+    page = window.open("/planner/queue")
+    asked_again: list[str] = []
+    window.context.clear_cookies()
+    expect(page.locator("#queue-fresh")).to_have_text("signed out")
+    expect(page.locator("#announcer")).to_contain_text("You are signed out.")
+    page.on("request", lambda request: asked_again.append(request.url))
+    page.wait_for_timeout(2500)
+    assert asked_again == []
+
+
 def test_what_a_user_typed_stays_text(desk: OpenDesk, office: Office) -> None:
     evil = "<img src=x onerror=alert(1)> <script>alert(2)</script> & sons"
     plan_id = office.plan("admin", idea=f"{evil} sell soap", location=evil, business_type=evil)
@@ -398,23 +423,32 @@ def test_what_a_user_typed_stays_text(desk: OpenDesk, office: Office) -> None:
     assert page.locator("img").count() == 0
 
 
+def test_older_plans_have_a_page_of_their_own(desk: OpenDesk, office: Office) -> None:
+    first, second = office.plan("admin"), office.plan("admin")
+    page = desk("admin").open(f"/planner/plans?before={second}")
+    expect(page.locator(f"#plans tr[data-key='{first}']")).to_be_visible()
+    expect(page.locator(f"#plans tr[data-key='{second}']")).to_have_count(0)
+    office.plan("admin")
+    expect(page.locator("#plans tr").first).to_have_attribute("data-key", str(first))
+
+
 @pytest.fixture
 def paths(office: Office, busy: str) -> list[str]:
-    """Every page, one of each kind."""
+    """Every page, one of each kind; first those that are looked at in the dark as well."""
     waiting = office.ask("admin", idea="Repairs " + "of_one_very_long_word" * 12)
     cancelled = office.ask("admin")
     office.planner("admin", "DELETE", f"/jobs/{cancelled}")
     plans = office.planner("admin", "GET", "/plans").json()["items"]
     return [
         "/planner/new",
-        f"/planner/new?again={cancelled}",
         f"/planner/jobs/{busy}",
         f"/planner/jobs/{waiting}",
-        f"/planner/jobs/{cancelled}",
         "/planner/plans",
         f"/planner/plans/{plans[0]['plan_id']}",
-        f"/planner/plans/{plans[-1]['plan_id']}",
         "/planner/queue",
+        f"/planner/new?again={cancelled}",
+        f"/planner/jobs/{cancelled}",
+        f"/planner/plans/{plans[-1]['plan_id']}",
         "/planner/plans/99999999",
     ]
 
@@ -422,16 +456,16 @@ def paths(office: Office, busy: str) -> list[str]:
 def test_axe_finds_nothing_and_nothing_scrolls_sideways(desk: OpenDesk, paths: list[str]) -> None:
     found: dict[str, list[str]] = {}
     wide: dict[str, int] = {}
-    for scheme in SCHEMES:
-        window = desk("admin", scheme=scheme)
-        for path in paths:
-            page = window.open(path)
-            found[f"{path} {scheme}"] = violations(page)
-            assert page.locator("h1").count() == 1, path
-            for width in (1280, 400, 320) if scheme == "light" else ():
-                page.set_viewport_size({"width": width, "height": 900})
-                wide[f"{path} {width}"] = page.evaluate(SIDEWAYS)
-            page.set_viewport_size({"width": 1280, "height": 900})
+    window = desk("admin")
+    for path in paths:
+        page = window.open(path)
+        found[path] = violations(page)
+        assert page.locator("h1").count() == 1, path
+        for width in (320, 400, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            wide[f"{path} {width}"] = page.evaluate(SIDEWAYS)
+    dark = desk("admin", scheme="dark")
+    found |= {f"{path} dark": violations(dark.open(path)) for path in paths[:DARK]}
     assert {path: each for path, each in found.items() if each} == {}
     assert {path: by for path, by in wide.items() if by > 0} == {}
 

@@ -54,7 +54,7 @@ function shown() {
     const label = labels[currency][option.value];
     if (label) setText(option, label);
   }
-  byId("starters").hidden = !empty();
+  byId("starters").hidden = !(empty() || starters.some((each) => each.idea === form.elements.idea.value));
 }
 
 // --- checks, the same as the server's ----------------------------------------------------------

@@ -27,11 +27,14 @@ function showBreaker(now) {
   breaker = now.state;
 }
 
+const PILL = { live: "live", reconnecting: "reconnecting", out: "signed out" };
+
 function mark(state) {
   if (pill.dataset.state === state) return;
   pill.dataset.state = state;
-  setText(pill, state);
-  announce(state === "live" ? "Live again." : "No answer from the server. Trying again.");
+  setText(pill, PILL[state]);
+  if (state === "live") announce("Live again.");
+  if (state === "reconnecting") announce("No answer from the server. Trying again.");
 }
 
 whileSeen(async () => {
@@ -39,7 +42,7 @@ whileSeen(async () => {
   try {
     now = await get("/planner/now/queue");
   } catch (problem) {
-    mark("reconnecting");
+    mark(problem.passing ? "reconnecting" : "out");
     throw problem;
   }
   mark("live");
