@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.traffic.windows import Asked, FixedWindow, Gcra, worst_window
+from tests.traffic.windows import Asked, FixedWindow, Gcra, Model, bursts, worst_window
 
 from crowdsafe.errors import ConfigError, InvalidInput, RateLimited
-from crowdsafe.traffic import Decision, InProcessLimiter, Rate, as_async
+from crowdsafe.traffic import InProcessLimiter, Rate, as_async
 
 
 class Clock:
@@ -24,38 +24,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Model:
-    """The rule itself, without a thought for memory."""
-
-    def __init__(self, rate: Rate) -> None:
-        self.rate = rate
-        self.accepted: dict[str, list[float]] = {}
-
-    def check(self, key: str, now: float) -> Decision:
-        times = [t for t in self.accepted.get(key, []) if now - t < self.rate.window_s]
-        allowed = len(times) < self.rate.limit
-        if allowed:
-            times.append(now)
-        self.accepted[key] = times
-        wait_s = 0.0 if allowed else times[0] + self.rate.window_s - now
-        reset_s = times[-1] + self.rate.window_s - now
-        return Decision(allowed, self.rate, self.rate.limit - len(times), reset_s, wait_s)
-
-
-def bursts(rng: random.Random, rate: Rate, count: int) -> list[float]:
-    """Moments with bursts and pauses of every size, many at window borders."""
-    now, window_s = 1000.0, rate.window_s
-    moments: list[float] = []
-    gaps = [0.0, 0.0, 0.0, 0.001, *(window_s / rate.limit * by for by in (0.1, 0.3, 1.0))]
-    for _ in range(count):
-        now += rng.choice(gaps) if rng.random() < 0.97 else rng.choice([window_s, 2 * window_s])
-        if rng.random() < 0.02:
-            now = math.ceil(now / window_s) * window_s + rng.choice([-0.001, 0.0])
-        now = max(now, moments[-1] if moments else now)
-        moments.append(now)
-    return moments
 
 
 def as_asked(moments: Sequence[float], allow: Callable[[float], bool]) -> list[Asked]:

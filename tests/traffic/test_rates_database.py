@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from array import array
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
 from tests.support.pg_server import PgServer
+from tests.traffic.windows import Model, bursts
 
 from crowdsafe.errors import ConfigError, DatabaseUnavailable, DeadlineExceeded
 from crowdsafe.store import AsyncStore, Settings, Store
@@ -60,6 +62,24 @@ def test_an_async_limiter_on_a_plain_store_works_in_threads(store: Store) -> Non
         assert sum(decision.allowed for decision in decisions) == 10
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("limit", [1, 3, 8])
+def test_decisions_are_those_of_the_rule(
+    limit: int, sqlite_url: str, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = Rate(limit, 2.0)
+    model = Model(rate)
+    with Store(sqlite_url, Settings(synchronous="NORMAL")) as store:
+        store.create_all()
+        for now in bursts(rng, rate, 400):
+            now_us = round(now * 1e6)
+            monkeypatch.setattr("crowdsafe.traffic.rows.time.time_ns", lambda us=now_us: us * 1000)
+            key = rng.choice("aab")
+            found, wanted = check(store, rate, key), model.check(key, now_us / 1e6)
+            assert (found.allowed, found.remaining) == (wanted.allowed, wanted.remaining)
+            assert found.reset_s == pytest.approx(wanted.reset_s, abs=1e-5)
+            assert found.retry_after_s == pytest.approx(wanted.retry_after_s, abs=1e-5)
 
 
 def test_a_request_whose_transaction_is_undone_does_not_count(store: Store) -> None:
