@@ -31,6 +31,7 @@ from crowdsafe.systems.planner.pages import page_router as planner_pages
 from crowdsafe.systems.planner.service import Planner
 from crowdsafe.systems.planner.settings import PlannerSettings
 from crowdsafe.web import auth
+from crowdsafe.web.client_address import TrustedProxies
 from crowdsafe.web.fastapi import PROBLEM_RESPONSES, StoreDep, install
 from crowdsafe.web.limits import OpenRequests
 from crowdsafe.web.pages import Pages
@@ -81,6 +82,7 @@ def prepare(settings: ServerSettings) -> None:
     try:
         store.create_all(*_TABLES)
         PlannerSettings.from_env()
+        TrustedProxies.parse(settings.trusted_proxies)
         if settings.demo:
             passwords = Passwords(threads=1)
             try:
@@ -159,8 +161,9 @@ async def open_planner(
     if settings.valkey is not None:
         valkey = open_valkey(settings.valkey)
         stack.push_async_callback(_bounded, valkey.aclose)
+    trusted = TrustedProxies.parse(settings.trusted_proxies) if settings.trusted_proxies else None
     return await Planner.open(
-        store, PlannerSettings.from_env(), valkey=valkey, demo=settings.demo
+        store, PlannerSettings.from_env(), valkey=valkey, trusted=trusted, demo=settings.demo
     )
 
 
