@@ -19,7 +19,7 @@ from crowdsafe.systems.planner.generation.prompts import Prompt
 from crowdsafe.systems.planner.generation.upstream import RETRY_AFTER_S_MAX, Upstream
 from crowdsafe.traffic.retry import retrying
 
-__all__ = ["Breaker", "Calls", "Patience", "is_failure"]
+__all__ = ["Breaker", "Calls", "Patience"]
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
@@ -46,11 +46,6 @@ class Patience:
     plan_s: float = 240.0
     wait_s: float = 0.25
     wait_max_s: float = 10.0
-
-
-def is_failure(error: BaseException) -> bool:
-    """Whether an error says that the service is ill: busy and misunderstood are not."""
-    return isinstance(error, UpstreamUnavailable)
 
 
 class Calls:
@@ -131,9 +126,20 @@ class Calls:
             raise self._failure
         if self._breaker is None:
             return await self._sent(prompt)
-        answer: Answer = await self._breaker.call(self._sent, prompt, counts=is_failure)
+        answer: Answer = await self._breaker.call(self._sent, prompt, counts=self._counts)
         return answer
 
     async def _sent(self, prompt: Prompt[Answer]) -> Answer:
         self.made += 1
-        return await self._upstream.ask(prompt)
+        try:
+            answer = await self._upstream.ask(prompt)
+        except UpstreamUnavailable:
+            self._upstream.health.note(well=False)
+            raise
+        self._upstream.health.note(well=True)
+        return answer
+
+    def _counts(self, error: Exception) -> bool:
+        """Whether an error says that the service is ill: busy and misunderstood are not, nor is
+        a failure among many good answers."""
+        return isinstance(error, UpstreamUnavailable) and self._upstream.health.ill
