@@ -114,7 +114,7 @@ def serve_until_killed(url: str, key: str, limit: int, seed: int) -> None:
                 time.sleep(0.01)
                 continue
             fate = rng.random()
-            if fate < 0.3:
+            if fate < 0.1:
                 store.write(plan_and_charge, reserved, key)
             elif fate < 0.9:
                 store.write(refund, reserved)
