@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
 import time
 from typing import Any
 
 import pytest
 from tests.support.valkey_server import ValkeyServer
+from tests.traffic.limits_crowd import Pair, ask_for
+from tests.traffic.windows import worst_window
 from valkey.asyncio import Valkey
 from valkey.exceptions import ResponseError
 
@@ -33,6 +37,7 @@ def test_nothing_is_allowed_while_the_server_is_away(own_valkey_server: ValkeySe
             assert away.value.retry_after_s == 1
             own_valkey_server.resume()
             assert (await limiter.check("a")).allowed
+            assert await client.echo("x") == b"x", "no late answer is left on a connection"
 
             own_valkey_server.kill9()
             for _ in range(3):
@@ -145,6 +150,32 @@ def test_another_kind_of_key_in_its_place_is_an_error_of_its_own(valkey: Valkey)
                 await ValkeyLimiter(valkey, Rate(1, 60.0), name="test").check("a")
 
     asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_no_window_holds_more_while_a_server_that_persists_is_killed_again_and_again(
+    pair: Pair, rng: random.Random
+) -> None:
+    rate = Rate(15, 1.0)
+    with ValkeyServer.create(persist=True) as server:
+        crowd = threading.Thread(
+            target=lambda: found.extend(pair(ask_for, server.url(), rate, ["a", "b"], 20.0, 24))
+        )
+        found: list[Any] = []
+        crowd.start()
+        kills = 0
+        while crowd.is_alive():
+            time.sleep(rng.uniform(0.2, 1.5))
+            server.kill9()
+            time.sleep(rng.uniform(0, 0.3))
+            server.start()
+            kills += 1
+        crowd.join()
+    assert kills > 5
+    for key in "ab":
+        calls = [call for one in found for of, call in one if of == key]
+        assert worst_window(calls, rate.window_s) <= rate.limit
+        assert sum(call.allowed for call in calls) > 5 * rate.limit
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, 61, float("nan")])
