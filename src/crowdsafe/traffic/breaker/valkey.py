@@ -11,6 +11,7 @@ from crowdsafe.errors import Overloaded
 from crowdsafe.traffic.breaker.circuit import Circuit, Decide
 from crowdsafe.traffic.breaker.guard import Breaker
 from crowdsafe.traffic.breaker.settings import BreakerSettings
+from crowdsafe.traffic.scripts import Script
 
 if TYPE_CHECKING:
     from valkey.asyncio import Valkey
@@ -22,12 +23,12 @@ T = TypeVar("T")
 _TRIES = 200
 _KEPT_S_MIN = 3600.0
 
-_READ = """
+_READ = Script("""
 local time = redis.call('TIME')
 return {1, time[1], time[2], redis.call('GET', KEYS[1]) or ''}
-"""
+""")
 
-_SWAP = """
+_SWAP = Script("""
 local time = redis.call('TIME')
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then
@@ -35,7 +36,7 @@ if found ~= ARGV[1] then
 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return {1, time[1], time[2], ARGV[2]}
-"""
+""")
 
 
 class ValkeyBreaker(Breaker):
@@ -67,6 +68,7 @@ class _ValkeyKeeper:
     def __init__(self, client: Any, key: str, settings: BreakerSettings) -> None:
         self._client = client
         self._key = key
+        self._limit_s = settings.backend_s
         longest_s = settings.window_s + settings.cooldown_max_s + settings.probe_s
         self._kept_ms = int(1000 * max(_KEPT_S_MIN, 10 * longest_s))
 
@@ -87,8 +89,10 @@ class _ValkeyKeeper:
                 return circuit, now, answer
         raise Overloaded(f"the breaker {self._key} changed {_TRIES} times meanwhile")
 
-    async def _run(self, script: str, *args: Any) -> tuple[bool, float, str]:
-        done, seconds, micros, text = await self._client.eval(script, 1, self._key, *args)
+    async def _run(self, script: Script, *args: str | int) -> tuple[bool, float, str]:
+        done, seconds, micros, text = await script.run(
+            self._client, [self._key], *args, timeout_s=self._limit_s
+        )
         text = text.decode() if isinstance(text, bytes) else text
         return bool(done), int(seconds) + int(micros) / 1e6, text
 
