@@ -70,7 +70,7 @@ def fill(session: Session, bodies: list[dict[str, object]], now: datetime | None
     moment = now or utcnow()
     names = [user.username for user in DEMO_USERS]
     found = session.execute(select(UserRow.username, UserRow.id).where(UserRow.username.in_(names)))
-    ids = dict(found.tuples().all())
+    ids = {row.username: row.id for row in found}
     added = False
     for name, user_id in sorted(ids.items()):
         tier = _TIERS.get(name, "free")

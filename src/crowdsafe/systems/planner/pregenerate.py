@@ -78,7 +78,7 @@ def next_popular(
         .where(kind.in_([each.business_type.lower() for each in STARTERS]))
         .group_by(kind)
     )
-    asked: dict[str, int] = dict(counted.tuples().all())
+    asked: dict[str, int] = {row[0]: row[1] for row in counted}
     for request in sorted(STARTERS, key=lambda each: -asked.get(each.business_type.lower(), 0)):
         flight = flight_of(request, SYSTEM_USER_ID)
         if fresh_plan_id(session, flight, settings.plan_fresh_s) is None:

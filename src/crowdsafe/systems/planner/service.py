@@ -210,8 +210,14 @@ class Planner:
 @asynccontextmanager
 async def _task(work: Any) -> AsyncIterator[None]:
     task = asyncio.create_task(work)
+    task.add_done_callback(_tell_failure)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait([task], timeout=_DRAIN_S)
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("%s ended and does not go on", task, exc_info=task.exception())

@@ -95,8 +95,12 @@ class JobWatch:
             self._woken.clear()
             try:
                 await self._look_once()
-            except CrowdsafeError as error:
-                log.warning("cannot see how jobs stand, trying again: %s", error.message)
+            except Exception as error:
+                # Whoever waits is told in time that the job goes on; the next look may succeed.
+                expected = isinstance(error, CrowdsafeError)
+                log.warning(
+                    "cannot see how jobs stand, trying again: %s", error, exc_info=not expected
+                )
             await asyncio.sleep(_GATHER_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):

@@ -185,6 +185,6 @@ def operator_view(session: Session, queue: JobQueue) -> dict[str, Any]:
     view = asdict(queue_view(session, queue))
     ids = [int(each["user"]) for each in view["users"]]
     found = session.execute(select(UserRow.id, UserRow.username).where(UserRow.id.in_(ids)))
-    names = dict(found.tuples().all())
+    names = {row.id: row.username for row in found}
     users = [{**each, "username": names.get(int(each["user"]))} for each in view["users"]]
     return {**view, "users": users}
