@@ -322,6 +322,29 @@ def test_only_failures_within_the_window_count() -> None:
     run(main())
 
 
+def test_with_a_share_stray_failures_of_a_busy_service_do_not_open_it() -> None:
+    async def main() -> None:
+        for share, state in ((0.5, "closed"), (0.0, "open")):
+            breaker, clock = timed(failing_share=share)
+            for _ in range(5):
+                clock.now += 0.1
+                for _ in range(9):
+                    with contextlib.suppress(BreakerOpen):
+                        await breaker.call(works)
+                with contextlib.suppress(BreakerOpen):
+                    await break_it(breaker, 1)
+            assert (await breaker.state()).state == state
+            clock.now += 0.1
+            with contextlib.suppress(BreakerOpen):
+                await break_it(breaker, 20)
+            assert (await breaker.state()).state == "open"
+            clock.now += 10
+            await break_it(breaker, 1)
+            assert (await breaker.state()).state == "open", "a probe that fails always counts"
+
+    run(main())
+
+
 def test_the_cool_down_grows_with_jitter_up_to_its_cap_and_starts_anew() -> None:
     async def main() -> None:
         breaker, clock = timed()
@@ -386,6 +409,8 @@ def test_a_clock_that_is_put_back_does_not_keep_it_open() -> None:
         {"probe_s": float("inf")},
         {"cooldown_s": 10, "cooldown_max_s": 9},
         {"backend_s": "1"},
+        {"failing_share": 1.1},
+        {"failing_share": None},
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:

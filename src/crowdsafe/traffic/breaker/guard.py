@@ -7,6 +7,7 @@ import logging
 import random
 import time
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -33,6 +34,7 @@ T = TypeVar("T")
 FRESH_S = 0.5
 """How old what is known of a shared breaker may be."""
 _AWAY_S = 1.0
+_LAST_MAX = 20
 _NAME_LENGTH_MAX = 80
 
 
@@ -89,6 +91,7 @@ class Breaker:
         self._changes = 0
         self._alone = keeper is None
         self._asking = False
+        self._last: deque[tuple[float, bool]] = deque(maxlen=_LAST_MAX)
         self._refreshing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -117,6 +120,8 @@ class Breaker:
                 outcome = Outcome.FAILURE
             raise
         finally:
+            if ticket.probe is None and self.settings.failing_share:
+                outcome = self._weighed(outcome)
             if ticket.probe is not None or outcome is Outcome.FAILURE:
                 await self._unbroken(self._report(ticket, outcome))
         return value
@@ -128,6 +133,17 @@ class Breaker:
             await self._be_fresh()
         shown = state_of(self._known, self._now(), self.settings)
         return BreakerState(self.name, *shown, alone=self._alone and self._keeper is not None)
+
+    def _weighed(self, outcome: Outcome) -> Outcome:
+        """The outcome; but a failure among many successes says nothing."""
+        if outcome is Outcome.NEITHER:
+            return outcome
+        now = self._clock()
+        self._last.append((now, outcome is Outcome.FAILURE))
+        lately = [failed for at, failed in self._last if now - at < self.settings.window_s]
+        if sum(lately) < self.settings.failing_share * len(lately):
+            return Outcome.NEITHER
+        return outcome
 
     async def _admit(self) -> Ticket:
         if self._keeper is not None:

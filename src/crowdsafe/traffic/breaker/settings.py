@@ -21,6 +21,9 @@ class BreakerSettings:
 
     failures: int = 5
     """So many failures within ``window_s`` open it (1 to 1000)."""
+    failing_share: float = 0.0
+    """A failure counts only if at least this share (0 to 1) of the process's last 20 calls failed.
+    At 0 each counts, so that 2% of failures open a busy breaker; 0.5 is right for busy services."""
     window_s: float = 30.0
     """How long a failure counts."""
     cooldown_s: float = 10.0
@@ -35,7 +38,10 @@ class BreakerSettings:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            if item.name == "failing_share":
+                if not isinstance(value, int | float) or not 0 <= value <= 1:
+                    raise ConfigError(f"BreakerSettings.failing_share is {value!r}; it is 0 to 1")
+            elif not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
                 raise ConfigError(f"BreakerSettings.{item.name} is {value!r}; it is above zero")
         if int(self.failures) != self.failures or self.failures > _FAILURES_MAX:
             raise ConfigError(
