@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.traffic.windows import Asked
@@ -156,6 +157,42 @@ def hold_for(url: str, limit: int, key: str, for_s: float, tasks: int, lease_s: 
         return [held, refused]
 
     return asyncio.run(main())
+
+
+def hold_and_write_down(url: str, limit: int, lease_s: float, path: str) -> None:
+    """Take and give slots of the key "a" until killed; a line in `path` at each start and end."""
+
+    async def main(notes: Any) -> None:
+        async with backend(url) as of:
+            slots = slots_on(of, limit, lease_s)
+
+            async def one() -> None:
+                while True:
+                    with suppress(NoSlot):
+                        async with slots.hold("a", wait_s=1) as slot:
+                            notes.write(f"start {slot.id} {time.monotonic()}\n".encode())
+                            await asyncio.sleep(random.choice([0.001, 0.05, lease_s * 1.3]))
+                            end = min(time.monotonic(), slot.sure_until)
+                            notes.write(f"end {slot.id} {end}\n".encode())
+                    await asyncio.sleep(random.uniform(0, 0.02))
+
+            await asyncio.gather(*(one() for _ in range(3 * limit)))
+
+    with Path(path).open("ab", buffering=0) as notes:
+        asyncio.run(main(notes))
+
+
+def written_down(path: Path, killed: float) -> list[Held]:
+    """The stays in `path`; those of a process that was killed then ended there."""
+    starts: dict[str, float] = {}
+    held = []
+    for line in path.read_text().splitlines():
+        what, id, moment = line.split()
+        if what == "start":
+            starts[id] = float(moment)
+        else:
+            held.append(Held(starts.pop(id), float(moment)))
+    return held + [Held(start, killed) for start in starts.values()]
 
 
 def hold_until_killed(url: str, limit: int, lease_s: float, pipe: Any) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +20,12 @@ from tests.traffic.limits_crowd import (
     Held,
     Pair,
     backend,
+    hold_and_write_down,
     hold_for,
     hold_until_killed,
     most_at_once,
     slots_on,
+    written_down,
 )
 
 from crowdsafe.errors import LeaseLost, NoSlot
@@ -115,6 +119,39 @@ def test_a_killed_holder_frees_its_slots_after_its_lease(shared_url: str) -> Non
 
     asyncio.run(run())
     process.join(10)
+
+
+@pytest.mark.slow
+def test_never_more_than_the_limit_while_processes_are_killed_again_and_again(
+    shared_url: str, tmp_path: Path, rng: random.Random
+) -> None:
+    lease_s = 1.0
+    context = multiprocessing.get_context("spawn")
+    held: list[Held] = []
+    running: list[tuple[Any, Path]] = []
+
+    def kill(at: int) -> None:
+        process, path = running.pop(at)
+        process.kill()
+        process.join(10)
+        held.extend(written_down(path, killed) if path.exists() else [])
+
+    for n in range(14):
+        path = tmp_path / f"process {n}"
+        process = context.Process(
+            target=hold_and_write_down, args=(shared_url, LIMIT, lease_s, str(path)), daemon=True
+        )
+        process.start()
+        running.append((process, path))
+        if len(running) == 3:
+            time.sleep(rng.uniform(1.5, 2.5))
+            killed = time.monotonic()
+            kill(rng.randrange(3))
+    killed = time.monotonic()
+    while running:
+        kill(0)
+    assert len(held) > 50
+    assert most_at_once(held) == LIMIT
 
 
 def test_a_dead_holder_beside_a_living_one_frees_its_slot_alone(shared_url: str) -> None:
