@@ -89,7 +89,7 @@ def test_a_count_that_is_checked_first_lets_too_many_in(shared_url: str) -> None
 
 
 def test_a_killed_holder_frees_its_slots_after_its_lease(shared_url: str) -> None:
-    lease_s = 1.5
+    lease_s = 1.0
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
@@ -103,7 +103,7 @@ def test_a_killed_holder_frees_its_slots_after_its_lease(shared_url: str) -> Non
     async def run() -> None:
         async with backend(shared_url) as of:
             slots = slots_on(of, LIMIT, lease_s)
-            end = time.monotonic() + 1.5 * lease_s
+            end = time.monotonic() + 1.2 * lease_s
             while time.monotonic() < end:  # it lives and renews
                 with pytest.raises(NoSlot):
                     async with slots.hold("a"):
@@ -114,7 +114,7 @@ def test_a_killed_holder_frees_its_slots_after_its_lease(shared_url: str) -> Non
             killed = time.monotonic()
             async with slots.hold("a", wait_s=10):
                 waited_s = time.monotonic() - killed
-            assert lease_s / 3 < waited_s < lease_s + 2
+            assert lease_s / 3 < waited_s < lease_s + 3
             await all_free(slots)
 
     asyncio.run(run())

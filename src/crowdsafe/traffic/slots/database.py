@@ -103,7 +103,8 @@ class DatabaseSlots:
     ended under it (frozen, or the database away) is told by ``slot.lost`` and ``slot.check()``
     before anyone else is given the slot, unless clocks jump ahead.
     Does not hold: that a holder who was told stops; the order of those who wait.
-    Proved by ``tests/traffic/test_slots_shared.py``.
+    Proved by ``tests/traffic/test_slots_shared.py``, ``tests/traffic/test_slots_database.py``,
+    ``tests/traffic/test_slots_model.py``.
 
     ``name`` (1 to 80 characters) tells slots apart: those of one name need one limit and lease.
     ``lease_s`` is 0.1 to 3600. Raises ConfigError.
