@@ -8,6 +8,7 @@ import random
 import time
 from datetime import timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -179,6 +180,23 @@ def test_calls_at_once_do_not_count_each_others_attempts() -> None:
         assert [len(service.at) for service in services] == [3] * 50
 
     asyncio.run(main())
+
+
+def test_every_kind_of_async_function_is_known_as_one() -> None:
+    class Asks:
+        async def __call__(self, service: Service) -> str:
+            return await service.ask_async()
+
+    async def ask(word: str, service: Service) -> str:
+        return await service.ask_async(word)
+
+    for fn in (Asks(), partial(ask, "ok")):
+        service = Service(Down())
+        again = retrying(on=Down, wait_s=0.01)(fn)
+        assert asyncio.run(again(service)) == "ok"
+        assert len(service.at) == 2
+    with pytest.raises(ConfigError, match="async def"):
+        retrying(on=Exception)(lambda: ask("ok", Service()))()
 
 
 def test_it_keeps_the_functions_name() -> None:

@@ -207,7 +207,13 @@ def _around_sync(plan: _Plan, fn: Callable[..., Any]) -> Any:
         call = _Call(plan, fn)
         for attempt in call.context():
             with attempt:
-                return fn(*args, **kwargs)
+                value = fn(*args, **kwargs)
+                if inspect.iscoroutine(value):
+                    value.close()
+                    raise ConfigError(
+                        f"{fn!r} gives a coroutine but is no `async def`; make it one"
+                    )
+                return value
         raise AssertionError("stamina ends with a value or an error")
 
     return run
