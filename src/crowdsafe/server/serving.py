@@ -153,6 +153,7 @@ async def _serve(settings: ServerSettings, listener: socket.socket, parent: int 
         timeout_graceful_shutdown=_GRACE_S,  # type: ignore[arg-type]
         timeout_keep_alive=30,
         server_header=False,
+        proxy_headers=False,
         ws="none",
         h11_max_incomplete_event_size=64 * 1024,
     )
