@@ -16,8 +16,9 @@ from crowdsafe.traffic import PUBLIC, DatabaseCache, InProcessCache, ValkeyCache
 Make = Callable[[str], Coroutine[Any, Any, str]]
 Opened = AbstractAsyncContextManager[Make]
 
-TTL_S = 10.0
-"""Everybody's time to live: cashews holds its lock as long, so it is what a dead leader costs."""
+TTL_S = 4.0
+"""Everybody's time to live. cashews holds its lock as long, and crowdsafe is given a lease of the
+same length, so it is what a dead leader costs."""
 CONNECTIONS = 16
 
 
@@ -46,7 +47,7 @@ async def ours_decorated(make: Make, _url: str) -> AsyncIterator[Make]:
 async def ours_database(make: Make, url: str) -> AsyncIterator[Make]:
     async with AsyncStore(url) as store:
         await store.create_all()
-        cache = DatabaseCache(store, name="bench")
+        cache = DatabaseCache(store, name="bench", lease_s=TTL_S)
 
         async def call(key: str) -> str:
             return await cache.get_or_run(key, lambda: make(key), scope=PUBLIC, ttl_s=TTL_S)
@@ -57,7 +58,7 @@ async def ours_database(make: Make, url: str) -> AsyncIterator[Make]:
 @asynccontextmanager
 async def ours_valkey(make: Make, url: str) -> AsyncIterator[Make]:
     async with valkey.asyncio.Valkey.from_url(url, max_connections=CONNECTIONS * 4) as client:
-        cache = ValkeyCache(client, name="bench")
+        cache = ValkeyCache(client, name="bench", lease_s=TTL_S)
 
         async def call(key: str) -> str:
             return await cache.get_or_run(key, lambda: make(key), scope=PUBLIC, ttl_s=TTL_S)

@@ -87,7 +87,7 @@ def compare(place: Place, plan: Plan) -> Findings:
     memory = interleaved([_memory(kind, plan) for kind in IN_MEMORY], plan.rounds)
     shared = interleaved([_shared(kind, place, plan) for kind in SHARED], plan.rounds)
     rng = random.Random(SEED)
-    hammer_s = 1.3 if plan.quick else 2.4
+    hammer_s = 1.2 if plan.quick else 2.0
     _merge(memory, interleaved([_hammer(kind, hammer_s, rng) for kind in IN_MEMORY], 1))
     _merge(shared, interleaved([_hammer_shared(kind, place, hammer_s, rng) for kind in SHARED], 1))
     headers = ["contender", "most refused, per second", "all accepted, per second",

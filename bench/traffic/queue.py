@@ -51,18 +51,18 @@ class Kind:
 
 
 KINDS = (
-    Kind(OURS_SQLITE, "ours", True, OUR_DONE, 5000),
-    Kind(OURS_POSTGRES, "ours", False, OUR_DONE, 5000),
-    Kind(FIRST_SQLITE, "first-come", True, OUR_DONE, 5000),
-    Kind(FIRST_POSTGRES, "first-come", False, OUR_DONE, 5000),
+    Kind(OURS_SQLITE, "ours", True, OUR_DONE, 3000),
+    Kind(OURS_POSTGRES, "ours", False, OUR_DONE, 3000),
+    Kind(FIRST_SQLITE, "first-come", True, OUR_DONE, 3000),
+    Kind(FIRST_POSTGRES, "first-come", False, OUR_DONE, 3000),
     Kind(PGQUEUER, "pgqueuer", False,
-         "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'", 3000),
+         "SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'", 1500),
     Kind(PROCRASTINATE, "procrastinate", False,
-         "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'", 400),
+         "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'", 250),
     Kind(DBOS_POSTGRES, "dbos", False,
-         "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'", 150),
+         "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'", 100),
     Kind(DBOS_SQLITE, "dbos", True,
-         "SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'", 100),
+         "SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'", 40),
 )  # fmt: skip
 FLOODED = (OURS_SQLITE, OURS_POSTGRES, FIRST_SQLITE, FIRST_POSTGRES, PROCRASTINATE, PGQUEUER)
 OURS = {kind.name: OURS_SQLITE if kind.on_sqlite else OURS_POSTGRES for kind in KINDS[2:]}
