@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.traffic.caches import (
     one_cache,
     two_caches,
 )
+from valkey.asyncio import Valkey
 
 from crowdsafe import AsyncStore, Store
 from crowdsafe.errors import ConfigError, Insufficient, Overloaded
@@ -261,6 +263,21 @@ def test_a_leader_that_stood_still_is_fenced_and_stores_nothing_over_what_is_new
             assert first.stats().lost == 1
             for cache in (first, second):
                 assert await cache.get_or_run("k", paused, scope=PUBLIC, ttl_s=60) == "newer"
+
+    run(main())
+
+
+def test_a_process_that_stood_still_does_not_take_the_server_for_away(url: str) -> None:
+    async def main() -> None:
+        async with one_cache(url, lease_s=30, wait_s=0.3) as cache:
+            make = Maker(open_gate=True)
+            for n in range(4):
+                (caller,) = await asking(cache, make, 1, key=f"{n}")
+                for _ in range(2 * n):
+                    await asyncio.sleep(0)
+                time.sleep(0.4)  # noqa: ASYNC251  the event loop stands still
+                assert await caller == "value"
+            assert cache.stats().outages == 0
 
     run(main())
 
@@ -622,6 +639,23 @@ def test_while_the_database_is_away_nothing_hangs(own_pg_server: PgServer) -> No
             await asyncio.to_thread(own_pg_server.start)
             await eventually(lambda: strict._away_until < asyncio.get_running_loop().time())
             assert await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60) == "old"
+
+    run(main())
+
+
+def test_a_crowd_of_keys_takes_few_connections(valkey_url: str) -> None:
+    async def main() -> None:
+        async with Valkey.from_url(valkey_url, max_connections=12) as client:
+            cache = ValkeyCache(client, name="few")
+            makers = [Maker(n, open_gate=True) for n in range(500)]
+            for _ in range(2):
+                asked = [
+                    cache.get_or_run(f"{n}", make, scope=for_user(n), ttl_s=60)
+                    for n, make in enumerate(makers)
+                ]
+                assert await asyncio.gather(*asked) == list(range(500))
+            assert [make.begun for make in makers] == [1] * 500
+            await cache.close()
 
     run(main())
 

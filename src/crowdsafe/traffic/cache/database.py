@@ -8,6 +8,7 @@ from crowdsafe.errors import ConfigError
 from crowdsafe.store.stores import AsyncStore
 from crowdsafe.traffic.cache import steps
 from crowdsafe.traffic.cache.backend import Claim, Found
+from crowdsafe.traffic.cache.reads import Reads
 from crowdsafe.traffic.cache.shared import OnOutage, SharedCache
 from crowdsafe.traffic.keys import check_name
 
@@ -27,7 +28,8 @@ class DatabaseCache(SharedCache):
     or its event loop stands still, the lease runs out after ``lease_s`` and exactly one other takes
     over; one that comes back stores nothing over what is newer. A stale value is refreshed by one
     execution in all. Two scopes never share a value, whatever the keys. Callers who wait in one
-    process share one poll, every 10 to 250 ms; no wait is without a limit.
+    process share one poll a key, every 10 to 250 ms, and the polls of many keys one query. No wait
+    is without a limit.
     Does not hold: the transaction of whoever asks: a value is stored in a transaction of its own;
     ``items_max`` and ``bytes_max`` at each moment: every 100 stored values of a process are swept,
     those first that end soonest; anything for a ``make`` that asks for its own key through another
@@ -60,7 +62,7 @@ class DatabaseCache(SharedCache):
         if items_max < 1 or bytes_max < value_bytes_max:
             raise ConfigError("items_max is above 0, bytes_max at least value_bytes_max")
         super().__init__(
-            DatabaseBackend(store, check_name(name), items_max, bytes_max),
+            DatabaseBackend(store, check_name(name), items_max, bytes_max, wait_s),
             lease_s=lease_s,
             wait_s=wait_s,
             value_bytes_max=value_bytes_max,
@@ -74,21 +76,27 @@ class DatabaseCache(SharedCache):
 class DatabaseBackend:
     """The steps of a shared cache as reads and writes of a store."""
 
-    def __init__(self, store: AsyncStore, name: str, items_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, store: AsyncStore, name: str, items_max: int, bytes_max: int, wait_s: float
+    ) -> None:
         self._store = store
         self._name = name
         self._items_max = items_max
         self._bytes_max = bytes_max
+        self._polls = Reads(self._peek, wait_s)
 
     async def look(self, addresses: Sequence[str]) -> dict[str, Found]:
         return await self._store.read(steps.look, self._name, addresses)
 
     async def claim(self, address: str, lease_ms: int, waiting: int) -> Claim:
         if waiting:  # a poll: most of them find that it is still being made
-            found = await self._store.read(steps.peek, self._name, address, waiting)
+            found = await self._polls.get((address, waiting))
             if found is not None:
                 return found
         return await self._store.write(steps.claim, self._name, address, lease_ms, waiting)
+
+    async def _peek(self, asked: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Claim]:
+        return await self._store.read(steps.peek, self._name, asked)
 
     async def renew(self, address: str, token: int, lease_ms: int) -> bool:
         return await self._store.write(steps.renew, self._name, address, token, lease_ms)

@@ -79,7 +79,9 @@ class InProcessCache:
 
         It is fresh for ``ttl_s`` seconds, up to a tenth less (``jitter``). For ``stale_s`` more it
         is still given, at once, while one execution in the background makes a new one; when that
-        fails it is logged, and tried again after a second. ``make`` may take ``timeout_s``.
+        fails it is logged, and tried again after a second. ``make`` may take ``timeout_s``. It
+        runs in a copy of the context of the caller that began it, and may outlive that caller: so
+        it opens what it needs itself, and uses no session or client that ends with a request.
         ``key`` has 1 to 1000 characters; ``scope`` is ``PUBLIC`` or ``for_user(id)``.
 
         Raises what ``make`` raises, ExecutionTimedOut, ValueTooLarge, Overloaded when

@@ -19,7 +19,7 @@ from crowdsafe.traffic.cache.codec import (
 from crowdsafe.traffic.cache.decorate import Cached, cached_by
 from crowdsafe.traffic.cache.errors import CacheUnavailable, ExecutionTimedOut
 from crowdsafe.traffic.cache.flight import Flight, Flights, JoinedLate, Outcome, log, perform
-from crowdsafe.traffic.cache.reads import Reads
+from crowdsafe.traffic.cache.reads import Reads, in_time
 from crowdsafe.traffic.cache.scope import Scope, address_of
 from crowdsafe.traffic.cache.stats import CacheStats, Counts
 from crowdsafe.traffic.cache.timing import Lifetime, check_limits, lifetime
@@ -36,6 +36,7 @@ POLL_S_MAX = 0.25
 AWAY_S = 1.0
 EXECUTIONS_MAX = 5
 ASKS_MAX = 10
+STEPS_MAX = 8
 SWEEP_EVERY = 100
 
 
@@ -74,6 +75,7 @@ class SharedCache:
         self._value_bytes_max = value_bytes_max
         self._jitter = jitter
         self._on_outage = on_outage
+        self._gate = asyncio.Semaphore(STEPS_MAX)
         self._away_until = 0.0
         self._published = 0
         self._sweep: asyncio.Task[None] | None = None
@@ -90,17 +92,17 @@ class SharedCache:
     ) -> T:
         """The value of ``key`` in ``scope``; ``await make()`` gives it when there is none.
 
-        As ``InProcessCache.get_or_run``, over all processes; the value is what JSON gives back, and
-        new for each caller. An execution in another process is waited for at most ``timeout_s``
-        and ``lease_s``; when it is lost, one here may take ``timeout_s`` from then on.
+        As ``InProcessCache.get_or_run``, over all processes; ``make`` may outlive its caller here
+        too. The value is what JSON gives back, and new for each caller. An execution in another
+        process is waited for at most ``timeout_s`` and ``lease_s``; when it is lost, one here may
+        take ``timeout_s`` from then on.
 
         Raises what ``make`` raises, of whichever process (errors that are not crowdsafe's come from
         another process as ExecutionFailed); ExecutionTimedOut, ValueTooLarge, NotJsonable,
         Overloaded, CacheMisuse, and CacheUnavailable when the server is away.
         """
         address = address_of(scope, key)
-        if self._flights.bind():
-            self._reads.reset()
+        self._bind()
         for _ in range(ASKS_MAX):
             flight = self._flights.find(address)
             if flight is None or flight.detached:
@@ -126,7 +128,7 @@ class SharedCache:
         """Drop a value, in all processes. What is being made for it now is not stored, and a call
         that begins after this returned never gets it. Raises CacheUnavailable."""
         address = address_of(scope, key)
-        self._flights.bind()
+        self._bind()
         await self._ask(lambda: self._backend.forget(address), always=True)
 
     async def close(self) -> None:
@@ -159,10 +161,14 @@ class SharedCache:
         lifetime(ttl_s, stale_s, timeout_s, self._jitter)
         return cached_by(self, key, scope, times)
 
+    def _bind(self) -> None:
+        if self._flights.bind():
+            self._gate = asyncio.Semaphore(STEPS_MAX)
+
     async def _look(self, address: str) -> Found | None:
         """What is stored; None too while the server is away, if that does not matter."""
         try:
-            return await self._ask(lambda: self._reads.get(address), timed=False)
+            return await self._answered(lambda: self._reads.get(address))
         except CacheUnavailable:
             if self._on_outage == "raise":
                 raise
@@ -286,7 +292,7 @@ class SharedCache:
     async def _keep(self, address: str, token: int) -> None:
         """Renew the lease; ends when it is lost."""
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(self._lease_s / 3 * random.uniform(0.8, 1))
             try:
                 kept = await self._ask(
                     lambda: self._backend.renew(address, token, self._lease_ms), always=True
@@ -297,19 +303,20 @@ class SharedCache:
             if not kept:
                 return
 
-    async def _ask(
-        self, step: Callable[[], Awaitable[R]], *, always: bool = False, timed: bool = True
-    ) -> R:
-        """The backend's answer, within ``wait_s`` unless the step is ``timed`` by itself.
+    async def _ask(self, step: Callable[[], Awaitable[R]], *, always: bool = False) -> R:
+        """The backend's answer to a step, within ``wait_s``; at most 8 are under way at once.
 
-        Raises CacheUnavailable when it does not answer, and, unless ``always``, for a second
-        afterwards without asking.
+        Raises CacheUnavailable when there is none, and, unless ``always``, for a second afterwards
+        without asking.
         """
+        async with self._gate:
+            return await self._answered(lambda: in_time(step, self._wait_s), always)
+
+    async def _answered(self, step: Callable[[], Awaitable[R]], always: bool = False) -> R:
         if not always and time.monotonic() < self._away_until:
             raise CacheUnavailable(retry_after_s=AWAY_S)
         try:
-            async with asyncio.timeout(self._wait_s if timed else None):
-                return await step()
+            return await step()
         except Exception as error:
             self._counts.outages += 1
             if time.monotonic() >= self._away_until:

@@ -54,10 +54,23 @@ def look(session: Session, name: str, addresses: Sequence[str]) -> dict[str, Fou
     }
 
 
-def peek(session: Session, name: str, address: str, waiting: int) -> Claim | None:
-    """The answer that a claim would give, where it needs no lease; None where it may get one."""
-    row = session.execute(_row(name, address)).one_or_none()
-    return None if row is None else _decide(row, _now_us(session), waiting)
+def peek(
+    session: Session, name: str, asked: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], Claim]:
+    """For each address and the lease that is waited for: the answer that a claim would give, where
+    it needs no lease."""
+    rows = session.execute(
+        select(_table).where(_c.name == name, _c.address.in_([address for address, _ in asked]))
+    )
+    by_address = {row.address: row for row in rows}
+    now = _now_us(session)
+    answers = {}
+    for address, waiting in asked:
+        row = by_address.get(address)
+        decided = None if row is None else _decide(row, now, waiting)
+        if decided is not None:
+            answers[address, waiting] = decided
+    return answers
 
 
 @write(isolation="read committed")
