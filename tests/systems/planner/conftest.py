@@ -13,7 +13,7 @@ from tests.support.pg_server import PgServer
 from tests.systems.planner.site import Site, running_site
 from tests.systems.planner.upstream import LiveUpstream, live_upstream
 
-LEASE = {"CROWDSAFE_PLANNER_LEASE_S": "2"}
+LEASE = {"CROWDSAFE_PLANNER_LEASE_S": "3"}
 TIGHT = {
     "CROWDSAFE_PLANNER_RUNNING_MAX": "2",
     "CROWDSAFE_PLANNER_QUEUED_MAX": "6",

@@ -77,7 +77,6 @@ class Site:
         self.store = Store(url)
         self._tokens = Tokens(self.store.write(signing_secret))
         self._count = itertools.count(1)
-        self._turn = itertools.cycle(range(len(self.servers)))
 
     def close(self) -> None:
         self.client.close()
@@ -108,7 +107,7 @@ class Site:
     def request(self, ask: Ask, server: int | None = None) -> tuple[str, str, dict[str, Any]]:
         """Method, address and the rest of a request."""
         n = next(self._count)
-        base = self.servers[next(self._turn) if server is None else server].base_url
+        base = self.servers[n % len(self.servers) if server is None else server].base_url
         headers = dict(ask.headers)
         if self.behind_proxy:
             headers.setdefault("X-Forwarded-For", f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}")

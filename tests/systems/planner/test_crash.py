@@ -25,7 +25,7 @@ STEP_S_MAX = 30.0
 def env_of(upstream: LiveUpstream, **more: str) -> dict[str, str]:
     return {
         "CROWDSAFE_PLANNER_UPSTREAM_URL": upstream.base_url,
-        "CROWDSAFE_PLANNER_LEASE_S": "1",
+        "CROWDSAFE_PLANNER_LEASE_S": "3",
         **more,
     }
 
