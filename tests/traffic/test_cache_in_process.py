@@ -552,6 +552,13 @@ def test_the_decorator_keeps_a_functions_answers() -> None:
 
     run(main())
     assert listing.__doc__ == "What a user sees."
+    with pytest.raises((RuntimeError, CacheMisuse)):  # Python 3.11 wraps what __set_name__ raises
+
+        class Shop:
+            @cache.cached(ttl_s=60, key="k", scope=PUBLIC)
+            async def price(self) -> int:
+                return 1
+
     untyped: Any = cache.cached
     with pytest.raises(TypeError, match="scope"):
         untyped(ttl_s=60, key="k")

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+from crowdsafe.traffic.cache.errors import CacheMisuse
 from crowdsafe.traffic.cache.scope import Scope
 
 __all__ = ["Cached", "cached_by"]
@@ -48,6 +49,9 @@ class Cached(Generic[P, T]):
         self._key = key
         self._scope = scope
         self._times = times
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise CacheMisuse(f"{name} is a method: the decorator is for functions; use get_or_run")
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         key, scope = self._address(*args, **kwargs)
