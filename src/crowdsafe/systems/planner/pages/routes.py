@@ -7,23 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
 from fastapi.responses import RedirectResponse
 
 from crowdsafe.identity import User
+from crowdsafe.systems.planner.api.common import JobId, PlanId, planner_of
 from crowdsafe.systems.planner.operations.finishing import user_topic
 from crowdsafe.systems.planner.pages import operator, reads, words
-from crowdsafe.systems.planner.service import Planner
+from crowdsafe.systems.planner.schemas import ID_MAX
 from crowdsafe.web.fastapi import CurrentUser, FeedDep, json_answer, store_of
 from crowdsafe.web.pages import NavItem, Pages, Section
-from crowdsafe.web.services import services_of
 from crowdsafe.web.sse import event_stream
 
 __all__ = ["SECTION", "page_router"]
 
 API = "/planner/api"
 NEWS = "/planner/now/events"
-ID_MAX = 2**63 - 1
 
 SECTION = Section(
     name="planner",
@@ -39,24 +37,17 @@ SECTION = Section(
     "was promised is written even after a crash.",
 )
 
-PathId = Annotated[int, InPath(ge=1, le=ID_MAX)]
-JobId = Annotated[str, InPath(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 OptionalJobId = Annotated[str, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]*$")]
 Cursor = Annotated[int | None, Query(ge=1, le=ID_MAX)]
 Show = Callable[..., Awaitable[Response]]
 
 
-def planner_of(request: Request) -> Planner:
-    """The planner of this process."""
-    return services_of(request).part(Planner)
-
-
 def page_router(pages: Pages) -> APIRouter:
     """All pages under ``/planner``, and under ``/planner/now`` what their scripts ask for."""
     pages.filters.update(
-        timeline=words.timeline_words,
-        budget=words.budget_words,
-        source_short=words.source_words,
+        plan_timeline=words.timeline_words,
+        plan_budget=words.budget_words,
+        plan_source=words.source_words,
     )
 
     async def show(
@@ -101,7 +92,7 @@ def _own_pages(router: APIRouter, show: Show) -> None:
         return await show(request, user, "plans.html", reads.plans, NEWS, cursor=before)
 
     @router.get("/planner/plans/{plan_id}")
-    async def plan(request: Request, user: CurrentUser, plan_id: PathId) -> Response:
+    async def plan(request: Request, user: CurrentUser, plan_id: PlanId) -> Response:
         return await show(request, user, "plan.html", reads.plan, plan_id=plan_id)
 
 
