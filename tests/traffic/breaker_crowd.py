@@ -25,6 +25,13 @@ from crowdsafe.traffic.breaker import (
 SETTINGS = BreakerSettings(
     failures=3, window_s=30, cooldown_s=0.3, cooldown_max_s=1.2, probe_s=5, backend_s=5
 )
+LONG = BreakerSettings(
+    failures=3, window_s=30, cooldown_s=8, cooldown_max_s=16, probe_s=5, backend_s=5
+)
+"""For tests that never wait for half-open."""
+MIDDLE = BreakerSettings(
+    failures=3, window_s=30, cooldown_s=1, cooldown_max_s=16, probe_s=5, backend_s=5
+)
 ANSWER_S_MAX = 60
 
 

@@ -15,6 +15,8 @@ from sqlalchemy import MetaData
 from tests.support.pg_server import PgServer
 from tests.support.valkey_server import ValkeyServer
 from tests.traffic.breaker_crowd import (
+    LONG,
+    MIDDLE,
     Down,
     Others,
     break_it,
@@ -86,7 +88,7 @@ def test_of_100_callers_in_two_processes_exactly_one_probes(
 
 def test_others_see_it_open_within_half_a_second(backend: str, name: str) -> None:
     async def main() -> None:
-        async with opened(backend, name) as here, opened(backend, name) as there:
+        async with opened(backend, name, MIDDLE) as here, opened(backend, name, MIDDLE) as there:
             assert await there.call(works) == "ok"
             await break_it(here)
             assert (await there.state()).state == "open"
@@ -102,9 +104,6 @@ def test_others_see_it_open_within_half_a_second(backend: str, name: str) -> Non
     run(main())
 
 
-LONG = BreakerSettings(failures=3, cooldown_s=5, cooldown_max_s=10, probe_s=5, backend_s=5)
-
-
 def test_a_client_that_decodes_its_answers(valkey_url: str, name: str) -> None:
     async def main() -> None:
         async with Valkey.from_url(valkey_url, decode_responses=True) as client:
@@ -116,7 +115,7 @@ def test_a_client_that_decodes_its_answers(valkey_url: str, name: str) -> None:
 
 def test_failures_of_all_processes_add_up(backend: str, name: str) -> None:
     async def main() -> None:
-        async with opened(backend, name) as here, opened(backend, name) as there:
+        async with opened(backend, name, LONG) as here, opened(backend, name, LONG) as there:
             await break_it(here, 2)
             assert (await there.state()).failures == 2
             await break_it(there, 1)
@@ -127,7 +126,7 @@ def test_failures_of_all_processes_add_up(backend: str, name: str) -> None:
 
 def test_a_killed_probe_frees_its_place_after_probe_s(backend: str, name: str) -> None:
     settings = BreakerSettings(
-        failures=3, cooldown_s=0.2, cooldown_max_s=1, probe_s=1.5, backend_s=5
+        failures=3, cooldown_s=0.2, cooldown_max_s=1, probe_s=2.5, backend_s=5
     )
     context = multiprocessing.get_context("spawn")
 
@@ -195,7 +194,7 @@ class Counted:
 
 
 def kept(keeper: Counted, **settings: Any) -> Breaker:
-    chosen = {"failures": 3, "cooldown_s": 0.3, "cooldown_max_s": 1, "backend_s": 0.2, **settings}
+    chosen = {"failures": 3, "cooldown_s": 0.6, "cooldown_max_s": 2, "backend_s": 2, **settings}
     return Breaker("it", BreakerSettings(**chosen), keeper=keeper, rng=random.Random(3))
 
 
@@ -269,7 +268,7 @@ async def until_together(breaker: Breaker) -> None:
 def test_a_backend_that_is_away_takes_nothing_down_and_opens_no_flood(takes_s: float) -> None:
     async def main() -> None:
         keeper = Counted()
-        breaker = kept(keeper)
+        breaker = kept(keeper, backend_s=0.3)
         assert await breaker.call(works) == "ok"
         keeper.away, keeper.takes_s = True, takes_s
         await break_it(breaker, 1)
@@ -333,7 +332,7 @@ def test_open_when_the_backend_goes_away_it_stays_open() -> None:
 
 
 def test_a_valkey_that_freezes_and_restarts(own_valkey_server: ValkeyServer, name: str) -> None:
-    settings = BreakerSettings(failures=3, cooldown_s=0.3, cooldown_max_s=1, backend_s=0.5)
+    settings = BreakerSettings(failures=3, cooldown_s=0.6, cooldown_max_s=2, backend_s=0.5)
 
     async def main() -> None:
         async with opened(own_valkey_server.url(), name, settings) as breaker:
@@ -359,7 +358,7 @@ def test_a_valkey_that_freezes_and_restarts(own_valkey_server: ValkeyServer, nam
 
 @pytest.mark.postgres
 def test_a_postgresql_that_restarts(own_pg_server: PgServer, name: str) -> None:
-    settings = BreakerSettings(failures=3, cooldown_s=0.3, cooldown_max_s=1, backend_s=1)
+    settings = BreakerSettings(failures=3, cooldown_s=0.6, cooldown_max_s=2, backend_s=1)
     url = created(own_pg_server.url())
 
     async def main() -> None:
