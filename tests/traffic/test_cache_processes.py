@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +15,8 @@ from typing import Any
 
 import pytest
 from tests.traffic.cache_servers import BACKENDS, empty_cache
-from tests.traffic.cacher import Cacher, executions
+from tests.traffic.cache_storm import KEYS
+from tests.traffic.cacher import ROOT, Cacher, executions
 from tests.traffic.caches import one_cache
 
 from crowdsafe.traffic import PUBLIC
@@ -117,3 +122,58 @@ def test_an_error_reaches_those_who_wait_in_another_process(cacher: Starter, log
         "ExecutionFailed: builtins.ValueError in another process: boom": 20
     }
     assert executions(log) == ["boom"]
+
+
+@pytest.mark.slow
+def test_in_a_storm_of_kills_there_is_one_execution_at_a_time(
+    url: str, log: Path, rng: random.Random
+) -> None:
+    """Processes are killed at random moments and replaced; an execution lasts until its end, or
+    until its process was dead."""
+    lease_s = 3.0
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.traffic.cache_storm", url, str(log), str(lease_s)],
+            cwd=ROOT,
+        )
+
+    dead: dict[int, float] = {}
+    running = [start() for _ in range(4)]
+    try:
+        for _ in range(15):
+            time.sleep(rng.uniform(0.5, 3))
+            victim = running.pop(rng.randrange(4))
+            victim.kill()
+            victim.wait(20)
+            dead[victim.pid] = time.monotonic()
+            running.append(start())
+        time.sleep(2 * lease_s + 3)
+        ended = time.monotonic()
+    finally:
+        for process in running:
+            process.kill()
+            process.wait(20)
+    for key in KEYS:
+        executions = _intervals(log, key, dead, ended)
+        assert len(executions) > 5
+        assert executions[-1][0] > ended - 2 * lease_s, "nobody took over"
+        for (_, over), (begun, _) in itertools.pairwise(sorted(executions)):
+            assert begun >= over, "two executions at once"
+
+
+def _intervals(
+    log: Path, key: str, dead: dict[int, float], ended: float
+) -> list[tuple[float, float]]:
+    begun: dict[str, float] = {}
+    intervals = []
+    for line in log.read_text().splitlines():
+        what, of, pid, moment = line.split()
+        if of != key:
+            continue
+        if what == "begin":
+            begun[pid] = float(moment)
+        else:
+            intervals.append((begun.pop(pid), float(moment)))
+    intervals += [(moment, dead.get(int(pid), ended)) for pid, moment in begun.items()]
+    return sorted(intervals)
