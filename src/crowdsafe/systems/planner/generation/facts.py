@@ -151,6 +151,8 @@ class Competitor(_Facts):
 
 
 class CompetitorFacts(_Facts):
+    """Who else serves the need, as kinds of competitors."""
+
     competitors: Annotated[list[Competitor], Field(min_length=2, max_length=8)]
 
 
@@ -164,6 +166,8 @@ class Risk(_Facts):
 
 
 class RiskFacts(_Facts):
+    """What may go wrong."""
+
     risks: Annotated[list[Risk], Field(min_length=3, max_length=10)]
 
 
@@ -176,6 +180,8 @@ class Channel(_Facts):
 
 
 class MarketingFacts(_Facts):
+    """What to say and where; the channels' shares sum to 100."""
+
     message: _Line
     channels: Annotated[list[Channel], Field(min_length=2, max_length=8)]
 
@@ -195,10 +201,14 @@ class Milestone(_Facts):
 
 
 class RoadmapFacts(_Facts):
+    """What is reached by when."""
+
     milestones: Annotated[list[Milestone], Field(min_length=2, max_length=12)]
 
 
 class SummaryFacts(_Facts):
+    """What speaks for the plan, and what it needs."""
+
     strengths: Annotated[list[_Line], Field(min_length=2, max_length=5)]
     needs: Annotated[list[_Line], Field(min_length=1, max_length=5)]
 
