@@ -26,6 +26,7 @@ from sqlalchemy import (
     Integer,
     bindparam,
     distinct,
+    exists,
     func,
     or_,
     select,
@@ -35,16 +36,17 @@ from sqlalchemy.orm import Session
 
 from crowdsafe.errors import InvalidInput
 from crowdsafe.store.options import write
-from crowdsafe.store.types import UtcDateTime
+from crowdsafe.store.types import UtcDateTime, utcnow
 from crowdsafe.traffic.queue.jobs import COLUMNS, Claimed, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue, Priority
 from crowdsafe.traffic.queue.sql import (
     DIALECTS,
     among,
+    clock,
     given_rows,
     hold_writer,
+    is_pg,
     listed,
-    moment,
     not_among,
     open_queue,
     rows_value,
@@ -89,7 +91,6 @@ class _Statements:
             .limit(_HEAD_MAX)
             .subquery()
         )
-        self.users = select(func.count(distinct(head.c.user_key)))
         rank, row = bindparam("after_rank", type_=Double), bindparam("after_id", type_=BigInteger)
         self.next = (
             select(
@@ -121,6 +122,10 @@ class _Statements:
             )
             .returning(*COLUMNS, jobs.c.id)
         )
+        users = select(func.count(distinct(head.c.user_key))).scalar_subquery()
+        at = func.coalesce(now, func.now()) if dialect == "postgresql" else now
+        any_due = exists().where(of_queue, DELAYED, jobs.c.run_after <= at)
+        self.look = select(clock(dialect), users, any_due)
         self.due = (
             select(jobs.c.id, jobs.c.user_key, jobs.c.priority)
             .where(of_queue, DELAYED, jobs.c.run_after <= now)
@@ -251,9 +256,13 @@ class _Claim:
         self._room = _Room(queue)
         for user, kind, priority, count in connection.execute(self._sql.running, self._values):
             self._room.enter(user, kind, priority, count)
-        # Read after the count: who was not counted ended before what is claimed now starts.
-        self._now = moment(connection, now)
-        self._queue_up_due()
+        # The clock is read after the count: who is not counted ended before what starts now.
+        asked_at = now if is_pg(connection) else now or utcnow()
+        look = connection.execute(self._sql.look, self._values | {"now": asked_at}).one()
+        self._now: datetime = asked_at or look[0]
+        self._active = look[1] + len(self._room.users)
+        if look[2]:
+            self._queue_up_due()
 
     def _lock(self) -> float:
         hold_writer(self._connection, self._queue.name)
@@ -326,10 +335,8 @@ class _Claim:
         return list(self._connection.execute(self._sql.next, values).all())
 
     def _advance(self, chosen: list[_Chosen]) -> None:
-        waiting = self._connection.execute(self._sql.users, self._values).scalar_one()
-        active = waiting + len(self._room.users)
         time = max(
-            self._time + len(chosen) / (active + 1),
+            self._time + len(chosen) / (self._active + 1),
             *(min(one.tag, one.rank) for one in chosen),
         )
         self._connection.execute(self._sql.advance, self._values | {"time": time})

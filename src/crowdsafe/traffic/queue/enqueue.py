@@ -35,7 +35,7 @@ from crowdsafe.errors import CrowdsafeError, InvalidInput, QueueFull, TooManyQue
 from crowdsafe.store.options import Call, combined_by
 from crowdsafe.store.retry import LostRace
 from crowdsafe.store.session import after_commit
-from crowdsafe.store.types import UtcDateTime
+from crowdsafe.store.types import UtcDateTime, utcnow
 from crowdsafe.traffic.queue.jobs import COLUMNS, Enqueued, Job, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue, Kind, Priority
 from crowdsafe.traffic.queue.nudge import nudge_workers
@@ -43,12 +43,12 @@ from crowdsafe.traffic.queue.sql import (
     DIALECTS,
     among,
     as_json,
+    clock,
     encoded,
     given_rows,
     hold_writer,
     is_pg,
     listed,
-    moment,
     rows_value,
 )
 from crowdsafe.traffic.queue.tables import ACTIVE, DELAYED, QUEUED, jobs, queues
@@ -197,7 +197,7 @@ class _Statements:
         of_queue = jobs.c.queue == bindparam("the_queue")
         at_most = bindparam("at_most", type_=Integer)
         users = among(dialect, jobs.c.user_key, "users")
-        self.turn = select(queues.c.virtual_time).where(queues.c.name == bindparam("the_queue"))
+        turn = select(queues.c.virtual_time).where(queues.c.name == bindparam("the_queue"))
         numbers = bindparam("numbers", type_=postgresql.ARRAY(postgresql.BIGINT))
         in_order = (
             func.unnest(numbers)
@@ -211,7 +211,7 @@ class _Statements:
             .scalar_subquery()
             for state in (QUEUED, DELAYED)
         ]
-        self.waiting = select(waiting[0] + waiting[1])
+        self.look = select(clock(dialect), turn.scalar_subquery(), waiting[0] + waiting[1])
         self.of_users = (
             select(
                 jobs.c.user_key,
@@ -304,8 +304,8 @@ class _Batch:
         self._values = {"the_queue": queue.name}
         hold_writer(connection, queue.name)
         self._lock()
-        self._now = moment(connection, asked[0].now)
-        self._tag_now = connection.execute(self._sql.turn, self._values).scalar() or 0.0
+        self._now = utcnow()
+        self._turn = 0.0
 
     def _lock(self) -> None:
         """One enqueuer at a time for each user; in the order of numbers, so that none deadlocks."""
@@ -337,7 +337,9 @@ class _Batch:
         asked = [self._asked[at] for at in todo]
         users = listed(self._connection, {one.user for one in asked})
         at_most = {"at_most": self._queue.queued_max}
-        total = run(self._sql.waiting, self._values | at_most).scalar_one()
+        time, turn, total = run(self._sql.look, self._values | at_most).one()
+        self._now = self._asked[0].now or time or utcnow()
+        self._turn = turn or 0.0
         by_user = run(self._sql.of_users, self._values | {"users": users}).all()
         keys = {one.key for one in asked if one.key is not None}
         by_key: dict[str, Job] = {}
@@ -358,7 +360,7 @@ class _Batch:
 
     def _row(self, asked: _Asked, found: _Found) -> dict[str, Any]:
         delayed = asked.delay_s > 0
-        tag = 0.0 if delayed else found.next_tag(asked.user, self._tag_now)
+        tag = 0.0 if delayed else found.next_tag(asked.user, self._turn)
         found.total += 1
         found.waiting[asked.user] = found.waiting.get(asked.user, 0) + 1
         found.ids_taken.add(asked.id)

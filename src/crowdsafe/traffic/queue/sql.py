@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    null,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -35,6 +36,7 @@ __all__ = [
     "DIALECTS",
     "among",
     "as_json",
+    "clock",
     "encoded",
     "given_rows",
     "hold_writer",
@@ -48,6 +50,7 @@ __all__ = [
 
 DIALECTS = ("sqlite", "postgresql")
 _CLOCK = select(func.clock_timestamp())
+_NO_CLOCK: Any = null()
 _OPEN = {
     dialect: make(queues)
     .values(name=bindparam("the_queue"), virtual_time=0.0)
@@ -69,6 +72,11 @@ def moment(connection: Connection, now: datetime | None) -> datetime:
         clock: datetime = connection.execute(_CLOCK).scalar_one()
         return clock
     return utcnow()
+
+
+def clock(dialect: str) -> Any:
+    """The database's clock, to be read along with something else; nothing on SQLite."""
+    return func.clock_timestamp() if dialect == "postgresql" else _NO_CLOCK
 
 
 def hold_writer(connection: Connection, queue: str) -> None:
