@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ def run(work: Awaitable[Any]) -> Any:
 async def service(
     *, timeout_s: float = 5.0, **knobs: Any
 ) -> AsyncIterator[tuple[Serving, Upstream]]:
+    import_module("openai")  # or the first question's time limit would have to hold it
     async with simulated_upstream(Behaviour(**{**QUICK, **knobs})) as serving:
         upstream = Upstream(serving.base_url, "key", "simulated", timeout_s)
         try:

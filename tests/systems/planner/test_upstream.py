@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def run(work: Awaitable[Any]) -> Any:
 async def asked(
     behaviour: Behaviour = QUICK, *, key: str = "key", timeout_s: float = 5.0
 ) -> AsyncIterator[tuple[Serving, Upstream]]:
+    import_module("openai")  # or the first question's time limit would have to hold it
     async with simulated_upstream(behaviour) as serving:
         upstream = Upstream(serving.base_url, key, "simulated", timeout_s)
         try:
