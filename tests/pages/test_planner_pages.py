@@ -283,6 +283,8 @@ def test_a_running_job_is_cancelled_and_its_unit_comes_back(
     expect(page.locator("#sections li[data-state=running]")).not_to_have_count(0)
     page.get_by_role("button", name="Cancel this plan").click()
     expect(page.locator("[data-job=state]")).to_have_text("Cancelled", timeout=15_000)
+    expect(page.locator("#sections li", has_text="being written")).to_have_count(0)
+    expect(page.locator("#sections li", has_text="not written")).not_to_have_count(0)
     page.goto("/planner/new")
     expect(page.locator("#quota-said")).to_have_text("1 of 1 plan left today")
 

@@ -45,6 +45,9 @@ FAILURES = {
     "TimeoutError": ": it took too long",
     "expired": ": its turn did not come in time",
 }
+_OPEN = frozenset({"waiting", "running", "retrying"})
+_WRITTEN = {"state": "done", "says": "written"}
+_NOT_WRITTEN = {"state": "waiting", "says": "not written"}
 TIER_TITLES = {"free": "Free", "pro": "Pro", "pro_plus": "Pro Plus"}
 LIMITS = {
     "idea": [IDEA_CHARS_MIN, IDEA_CHARS_MAX],
@@ -154,7 +157,9 @@ def _job(view: Mapping[str, Any]) -> dict[str, Any]:
     sections = progress.get("sections") or {}
     rows = words.section_rows(sections)
     if state == "done":
-        rows = [row if row["state"] != "waiting" else {**row, "state": "done"} for row in rows]
+        rows = [row | _WRITTEN if row["state"] in _OPEN else row for row in rows]
+    elif state in ("failed", "cancelled"):
+        rows = [row | _NOT_WRITTEN if row["state"] in _OPEN else row for row in rows]
     done = len(rows) if state == "done" else words.sections_done(sections)
     ahead, cancelling = view["position"], view["cancel_requested"]
     return {
