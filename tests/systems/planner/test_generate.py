@@ -29,6 +29,7 @@ from crowdsafe.systems.planner.generation.errors import (
     UpstreamUnavailable,
 )
 from crowdsafe.systems.planner.generation.health import Health
+from crowdsafe.systems.planner.generation.prompts import facts_prompt, headline_prompt
 from crowdsafe.systems.planner.simulated import Behaviour, Serving, simulated_upstream
 from crowdsafe.traffic.breaker import BreakerSettings, InProcessBreaker
 from tests.systems.planner.asking import plan_request
@@ -173,7 +174,7 @@ def test_passing_faults_are_repeated(knobs: dict[str, Any]) -> None:
 def test_hangs_and_trickles_are_cut_off_and_repeated() -> None:
     async def go() -> None:
         faults = {"hang_rate": 0.15, "trickle_rate": 0.15, "trickle_bytes_per_s": 20}
-        async with service(timeout_s=0.4, seed=3, **faults) as (serving, upstream):
+        async with service(timeout_s=1.0, seed=3, **faults) as (serving, upstream):
             plan = await generate(REQUEST, upstream, patience=HASTY)
             assert plan.source == "upstream"
             await until(lambda: serving.stats.running == 0)
@@ -362,8 +363,11 @@ def test_a_limit_longer_than_our_patience_is_not_waited_for() -> None:
 
 def test_patience_ends_in_time_however_slow_the_service_is() -> None:
     async def go() -> None:
-        brief = Patience(attempts=6, timeout_s=0.4, wait_s=0.01, wait_max_s=0.05)
-        async with service(hang_rate=1.0, timeout_s=20) as (serving, upstream):
+        brief = Patience(attempts=6, timeout_s=1.5, wait_s=0.01, wait_max_s=0.05)
+        async with service(timeout_s=20) as (serving, upstream):
+            await upstream.ask(headline_prompt(REQUEST, {}))
+            serving.behave(hang_rate=1.0)
+            serving.stats.reset()
             plan = await generate(REQUEST, upstream, patience=brief)
             assert (plan.source, serving.stats.calls) == ("offline", 1)
             await until(lambda: serving.stats.running == 0)
@@ -375,8 +379,8 @@ def test_patience_ends_in_time_however_slow_the_service_is() -> None:
 
 def test_a_plan_ends_in_time_on_a_service_that_is_slow_all_along() -> None:
     async def go() -> None:
-        brief = Patience(timeout_s=20, plan_s=0.9, wait_s=0.01)
-        async with service(latency_s=0.3, latency_sigma=0.0, timeout_s=20) as (serving, upstream):
+        brief = Patience(timeout_s=20, plan_s=2.5, wait_s=0.01)
+        async with service(latency_s=0.6, latency_sigma=0.0, timeout_s=20) as (serving, upstream):
             plan = await generate(REQUEST, upstream, patience=brief)
             assert plan.source == "mixed"
             assert 0 < serving.stats.calls < CALLS
@@ -588,7 +592,6 @@ def check_whole(plan: Plan, place: str) -> None:
 
 async def naive(upstream: Upstream) -> list[Any]:
     """What the usual code does: all sections at once, each failure is an empty section."""
-    from crowdsafe.systems.planner.generation.prompts import facts_prompt
 
     async def one(name: Any) -> Any:
         return await upstream.ask(facts_prompt(REQUEST, name, {}))

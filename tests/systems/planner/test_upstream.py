@@ -174,8 +174,9 @@ def test_a_wrong_key_is_refused_for_good_and_only_the_log_says_more(
 
 def test_a_hang_is_cut_off_and_leaves_no_call() -> None:
     async def go() -> None:
-        behaviour = Behaviour(latency_s=0, hang_rate=1)
-        async with asked(behaviour, timeout_s=0.3) as (serving, upstream):
+        async with asked(timeout_s=1.5) as (serving, upstream):
+            await upstream.ask(question())
+            serving.behave(hang_rate=1)
             assert isinstance(await refusal(upstream), UpstreamUnavailable)
             await settled(serving)
             assert serving.stats.disconnected == 1
@@ -187,21 +188,21 @@ def test_a_trickle_is_cut_off_in_whole() -> None:
     """A limit for each read, which is what the client has itself, never ends a trickle."""
 
     async def go() -> None:
-        behaviour = Behaviour(latency_s=0, trickle_rate=1, trickle_bytes_per_s=200)
-        async with asked(behaviour, timeout_s=0.5) as (serving, upstream):
+        behaviour = Behaviour(latency_s=0, trickle_rate=1, trickle_bytes_per_s=150)
+        async with asked(behaviour, timeout_s=1.0) as (serving, upstream):
             assert isinstance(await refusal(upstream), UpstreamUnavailable)
             await settled(serving)
 
             from openai import AsyncOpenAI
 
             async with AsyncOpenAI(
-                base_url=serving.base_url, api_key="key", max_retries=0, timeout=0.5
+                base_url=serving.base_url, api_key="key", max_retries=0, timeout=1.0
             ) as naive:
                 begun = time.monotonic()
                 await naive.chat.completions.create(
                     model="m", messages=[{"role": "user", "content": "hello"}]
                 )
-                assert time.monotonic() - begun > 2 * 0.5, "the naive client waits on"
+                assert time.monotonic() - begun > 2 * 1.0, "the naive client waits on"
 
     run(go())
 
