@@ -42,14 +42,12 @@ def cells(
     """
     rows = []
     for name, outcome in outcomes.items():
-        if outcome.not_run:
-            row = [name, *[""] * len(columns)]
-        else:
-            row = [name, *(_shown(outcome.median(key), style) for key, style in columns)]
+        row = [name, *(_shown(outcome.median(key), style) for key, style in columns)]
         if ours is not None:
             times = ratio(outcomes, ours[name], name, figure) if name in ours else None
             row.append("" if times is None else f"{times:.3g}×")
-        row.append(f"not run: {outcome.not_run}" if outcome.not_run else "")
+        how = "failed once it ran" if outcome.rounds else "not run"
+        row.append(f"{how}: {outcome.not_run}" if outcome.not_run else "")
         rows.append(row)
     return rows
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.pg_server import ROOT
 
-START_S_MAX = 40.0
+START_S_MAX = 90.0
 
 
 @dataclass(slots=True)
