@@ -119,7 +119,7 @@ def place_of(
     own ahead on ``per_user`` slots, those of the kind on its, each taking the mean run time of the
     queue's last 50 done jobs; and the job's own delay. It counts on workers for all slots.
 
-    Holds: with nobody new, jobs of other users that go first are never more than ``position``.
+    Holds: while no job is new or comes due, at most ``position`` others are started first.
     Does not hold: newcomers whose turn is earlier, and users at their limit, move it either way.
     Proved by ``tests/traffic/test_queue_place.py``.
 

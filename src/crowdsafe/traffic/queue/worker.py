@@ -55,7 +55,9 @@ class Worker:
     Does not hold: that a job runs in one place only. A process that is stopped (SIGSTOP) or blocks
     its event loop past its lease may run on beside the one that took over, until it notices: its
     completion and ``finish_with`` are refused, its effects outside the database are not. A sync
-    ``run`` cannot be stopped, only told (``cancelled``).
+    ``run`` cannot be stopped, only told (``cancelled``). A process that is stopped in the middle of
+    a claim holds up the queue's other claims: on PostgreSQL until the server ends its transaction
+    (``deadline_s + grace_s`` of the store's settings), on SQLite until it goes on or is killed.
     Proved by ``tests/traffic/test_queue_worker.py`` and ``tests/traffic/test_queue_kill.py``.
 
     Jobs that are enqueued in this process are begun at once, those of other processes within
