@@ -11,14 +11,16 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from tests.traffic.queue_help import Line, nothing, queue_of
-from tests.writes.callers import Call, Pair, from_sessions, from_threads, values
+from tests.writes.callers import Call, Pair, errors, from_sessions, from_threads, values
 
-from crowdsafe.errors import InvalidInput
+from crowdsafe.errors import InvalidInput, TooManyQueued
 from crowdsafe.store import Store
-from crowdsafe.traffic.queue import JobQueue, Kind, Priority, claim, complete, give_back
+from crowdsafe.traffic.queue import JobQueue, Kind, Priority, claim, complete, enqueue, give_back
 from crowdsafe.traffic.queue.tables import jobs
 
-TIGHT = queue_of(Kind("rare", nothing, running_max=2), per_user=2, running_max=7)
+TIGHT = queue_of(
+    Kind("rare", nothing, running_max=2), per_user=2, running_max=7, queued_per_user_max=10
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,24 @@ def check_limits(got: list[list[tuple[str, str, str]]]) -> None:
 def test_two_processes_keep_every_limit(queue_url: str, store: Store, two_processes: Pair) -> None:
     fill(store)
     check_limits(values(two_processes(queue_url, None, [Call(ids, (TIGHT, 3))] * 12)))
+
+
+def put(session: Session, user: str, key: str | None) -> tuple[str, bool]:
+    made = enqueue(session, TIGHT, "noop", user=user, payload={}, key=key)
+    return made.job.id, made.created
+
+
+def test_two_processes_queue_a_key_once_and_no_more_than_a_user_may(
+    queue_url: str, store: Store, two_processes: Pair
+) -> None:
+    todo = [Call(put, (f"u{n}", "same")) for n in range(12)]
+    todo += [Call(put, ("ann", None)) for _ in range(14)]
+    outcomes = two_processes(queue_url, None, todo)
+    same = values(outcomes[:12])
+    assert len(same) == 12
+    assert len({job_id for job_id, _ in same}) == sum(created for _, created in same) == 1
+    assert len(values(outcomes[12:])) == 10
+    assert len(errors(outcomes, TooManyQueued)) == 4
 
 
 @pytest.mark.parametrize("run", [from_threads, from_sessions])
