@@ -65,8 +65,8 @@ def main() -> int:
     arguments = " ".join(sys.argv[1:])
     command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     took = (
-        f"Command: `{command}`; each figure from {plan.rounds} rounds of {plan.cell_s:g} s or "
-        f"longer; {(time.monotonic() - began) / 60:.1f} minutes in all"
+        f"Command: `{command}`; writes and HTTP from {plan.rounds} rounds of {plan.cell_s:g} s or "
+        f"longer, the others from 1 to {plan.rounds} rounds of their own length; {(time.monotonic() - began) / 60:.1f} minutes in all"
     )
     print(f"{report.goals(done)}\n\n{took}")
     if options.write:
