@@ -35,7 +35,7 @@ ASYNC = {"Prefer": "respond-async"}
 def test_1_a_hundred_identical_requests_are_one_plan(site: Site, upstream: LiveUpstream) -> None:
     person = site.person()
     answers = site.at_once([Ask(person, body=idea("Kites for grown-ups"), headers=WAIT)] * 100)
-    assert statuses(answers) == {200: 100}, answers[-1].text
+    assert statuses(answers) == {200: 100}, [a.text for a in answers if a.status_code != 200]
     assert len({answer.text for answer in answers}) == 1
     assert answers[0].json()["source"] == "upstream"
     assert site.plans(person) == site.charged(person) == 1

@@ -18,13 +18,19 @@ from crowdsafe.store import AsyncStore
 from crowdsafe.store.session import after_commit
 from crowdsafe.systems.planner.generation import Plan, Upstream, generate
 from crowdsafe.systems.planner.jobs import Report, Sections, forget_sections, plan_kind
-from crowdsafe.systems.planner.operations.queries import ended_jobs
-from crowdsafe.systems.planner.operations.submitting import Submitted, flight_of, submit
+from crowdsafe.systems.planner.operations.queries import ended_jobs, get_plan, job_view
+from crowdsafe.systems.planner.operations.submitting import (
+    Submitted,
+    flight_of,
+    fresh_plan_id,
+    submit,
+)
 from crowdsafe.systems.planner.pregenerate import pregenerating
 from crowdsafe.systems.planner.request import PlanRequest
 from crowdsafe.systems.planner.settings import PlannerSettings
 from crowdsafe.systems.planner.waiting import JobWatch
 from crowdsafe.traffic.breaker import BreakerSettings, DatabaseBreaker, ValkeyBreaker
+from crowdsafe.traffic.cache import InProcessCache, for_user
 from crowdsafe.traffic.queue import Job, JobQueue, Worker
 from crowdsafe.traffic.quota import expire_reservations
 from crowdsafe.traffic.rates import DatabaseLimiter, Limiter, Rate, ValkeyLimiter
@@ -41,6 +47,7 @@ QUEUE = "planner"
 _KEEP_HOUSE_EVERY_S = 60.0
 _SECTIONS_KEPT_S = 2 * 86_400.0
 _ROUNDS_MAX = 100
+_LOOK_AGE_S_MAX = 0.01
 _DRAIN_S = 1.0
 
 
@@ -76,6 +83,7 @@ class Planner:
             queued_max=settings.queued_max,
             queued_per_user_max=settings.queued_per_user_max,
         )
+        self._looks = InProcessCache(items_max=1000, bytes_max=32_000_000)
         self.watch = JobWatch(store, partial(ended_jobs, queue=self.queue))
 
     @classmethod
@@ -150,6 +158,42 @@ class Planner:
             request=request,
             idempotency=idempotency,
             lane=("planner", flight_of(request, user_id)),
+        )
+
+    async def find(self, user_id: int, request: PlanRequest) -> Submitted:
+        """The fresh plan that answers a request, or the job that ``submit`` gives.
+
+        Equal requests of one user that come at once to this process are looked up once.
+        """
+        flight = flight_of(request, user_id)
+
+        async def look() -> Submitted:
+            fresh_s = self.settings.plan_fresh_s
+            plan_id = await self.store.read(fresh_plan_id, flight, fresh_s)
+            if plan_id is not None:
+                return Submitted(plan_id=plan_id)
+            return await self.submit(user_id, request)
+
+        return await self._looks.get_or_run(
+            flight, look, scope=for_user(user_id), ttl_s=_LOOK_AGE_S_MAX
+        )
+
+    async def plan(self, plan_id: int, user_id: int) -> dict[str, Any]:
+        """What an answer says of a plan, read once for all who wait for it. Raises NotFound."""
+        return await self._looks.get_or_run(
+            f"plan:{plan_id}",
+            lambda: self.store.read(get_plan, plan_id, user_id=user_id),
+            scope=for_user(user_id),
+            ttl_s=_LOOK_AGE_S_MAX,
+        )
+
+    async def job(self, job_id: str, user_id: int) -> dict[str, Any]:
+        """What an answer says of a job, read once for all who ask at once. Raises NotFound."""
+        return await self._looks.get_or_run(
+            f"job:{job_id}",
+            lambda: self.store.read(job_view, self.queue, job_id, user_id=user_id),
+            scope=for_user(user_id),
+            ttl_s=_LOOK_AGE_S_MAX,
         )
 
     @property

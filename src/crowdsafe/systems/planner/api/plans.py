@@ -24,7 +24,7 @@ from crowdsafe.systems.planner.api.prefer import Wait, wait_of
 from crowdsafe.systems.planner.errors import GenerationFailed, JobCancelled
 from crowdsafe.systems.planner.operations import queries
 from crowdsafe.systems.planner.operations.finishing import plan_id_of
-from crowdsafe.systems.planner.operations.submitting import Submitted, flight_of
+from crowdsafe.systems.planner.operations.submitting import Submitted
 from crowdsafe.systems.planner.request import PlanRequest
 from crowdsafe.systems.planner.service import Planner
 from crowdsafe.traffic.queue import Job
@@ -111,23 +111,18 @@ async def _answer(
     end = asyncio.get_running_loop().time() + wait.s
     for _ in range(_ROUNDS_MAX):
         if asked is None:
-            found = await planner.store.read(
-                queries.fresh_plan,
-                flight=flight_of(body, user_id),
-                fresh_s=planner.settings.plan_fresh_s,
-            )
-            if found is not None:
-                return json_answer(found)
-        submitted = await planner.submit(user_id, body, asked)
+            submitted = await planner.find(user_id, body)
+        else:
+            submitted = await planner.submit(user_id, body, asked)
         if submitted.plan_id is not None:
-            return await _plan_answer(planner, submitted.plan_id, user_id)
+            return json_answer(await planner.plan(submitted.plan_id, user_id))
         left_s = end - asyncio.get_running_loop().time()
         job = await _awaited(planner, submitted, user_id, left_s, wait)
         if isinstance(job, Response):
             return job
         plan_id = plan_id_of(job)
         if plan_id is not None:
-            return await _plan_answer(planner, plan_id, user_id)
+            return json_answer(await planner.plan(plan_id, user_id))
         if job.state == "failed":
             raise GenerationFailed(job_id=job.id, retry_after_s=30)
         if job.user == str(user_id) or asked is not None:
@@ -140,13 +135,13 @@ async def _awaited(
 ) -> Job | Response:
     """The job once it has ended, or the 202 that says where it stands."""
     assert submitted.job_id is not None
-    view = await _job_view(planner, submitted.job_id, user_id)
+    view = await planner.job(submitted.job_id, user_id)
     patient = wait.whatever_position or view["position"] in (0, None)
     if left_s > 0 and patient:
         job = await planner.watch.ended(submitted.job_id, left_s)
         if job is not None:
             return job
-        view = await _job_view(planner, submitted.job_id, user_id)
+        view = await planner.job(submitted.job_id, user_id)
     named = schemas.Queued.model_fields
     return json_answer(
         {name: view[name] for name in named},
@@ -156,14 +151,6 @@ async def _awaited(
             "Retry-After": str(_retry_after_s(view["estimated_wait_s"])),
         },
     )
-
-
-async def _job_view(planner: Planner, job_id: str, user_id: int) -> dict[str, Any]:
-    return await planner.store.read(queries.job_view, planner.queue, job_id, user_id=user_id)
-
-
-async def _plan_answer(planner: Planner, plan_id: int, user_id: int) -> Response:
-    return json_answer(await planner.store.read(queries.get_plan, plan_id, user_id=user_id))
 
 
 def _retry_after_s(estimated_s: float | None) -> int:

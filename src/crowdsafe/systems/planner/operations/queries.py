@@ -16,7 +16,6 @@ from crowdsafe.store.types import utcnow
 from crowdsafe.systems.planner.models import Plan
 from crowdsafe.systems.planner.operations.finishing import plan_id_of
 from crowdsafe.systems.planner.operations.profiles import quota_key, tier_of
-from crowdsafe.systems.planner.operations.submitting import fresh_plan_id
 from crowdsafe.systems.planner.settings import PlannerSettings
 from crowdsafe.traffic.queue import Job, JobQueue, find_jobs, get_job, place_of, queue_view
 from crowdsafe.traffic.queue.jobs import COLUMNS, job_of
@@ -25,7 +24,6 @@ from crowdsafe.traffic.quota import day, quota_state
 
 __all__ = [
     "ended_jobs",
-    "fresh_plan",
     "get_plan",
     "job_for",
     "job_view",
@@ -57,12 +55,6 @@ def get_plan(session: Session, plan_id: int, *, user_id: int) -> dict[str, Any]:
     if plan is None:
         raise NotFound(f"There is no plan {plan_id}, or it is not yours.")
     return plan_view(plan)
-
-
-def fresh_plan(session: Session, *, flight: str, fresh_s: float) -> dict[str, Any] | None:
-    """The stored plan that answers a flight, if there is one that is fresh."""
-    plan_id = fresh_plan_id(session, flight, fresh_s)
-    return None if plan_id is None else plan_view(session.get_one(Plan, plan_id))
 
 
 def list_plans(
