@@ -66,7 +66,8 @@ def main() -> int:
     command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
     took = (
         f"Command: `{command}`; writes and HTTP from {plan.rounds} rounds of {plan.cell_s:g} s or "
-        f"longer, the others from 1 to {plan.rounds} rounds of their own length; {(time.monotonic() - began) / 60:.1f} minutes in all"
+        f"longer, the others from 1 to {plan.rounds} rounds of their own length; "
+        f"{(time.monotonic() - began) / 60:.1f} minutes in all"
     )
     print(f"{report.goals(done)}\n\n{took}")
     if options.write:
