@@ -24,7 +24,7 @@ from tests.traffic.queue_help import (
     run,
 )
 
-from crowdsafe.errors import ConfigError
+from crowdsafe.errors import ConfigError, DatabaseUnavailable
 from crowdsafe.store import AsyncStore
 from crowdsafe.traffic.queue import (
     GiveUp,
@@ -355,7 +355,8 @@ def test_a_lease_that_cannot_be_renewed_stops_the_job_before_it_ends(queue_url: 
     def cut_off(worker: Worker) -> None:
         class Away:
             async def write(self, *args: Any, **kwargs: Any) -> Any:
-                await asyncio.sleep(30)
+                await asyncio.sleep(1.5)
+                raise DatabaseUnavailable
 
         worker._store = Away()  # type: ignore[assignment]
 
