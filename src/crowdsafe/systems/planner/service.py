@@ -44,6 +44,7 @@ __all__ = ["QUEUE", "Planner"]
 log = logging.getLogger("crowdsafe.planner")
 
 QUEUE = "planner"
+_FAILING_SHARE = 0.5  # with a hundred calls a second, stray failures are no outage
 _KEEP_HOUSE_EVERY_S = 60.0
 _SECTIONS_KEPT_S = 2 * 86_400.0
 _ROUNDS_MAX = 100
@@ -105,6 +106,7 @@ class Planner:
         rate = Rate.parse(settings.ip_rate)
         breaking = BreakerSettings(
             failures=settings.breaker_failures,
+            failing_share=_FAILING_SHARE,
             cooldown_s=settings.breaker_cooldown_s,
             cooldown_max_s=12 * settings.breaker_cooldown_s,
             probe_s=max(60.0, 2 * settings.upstream_timeout_s),

@@ -126,20 +126,14 @@ class Calls:
             raise self._failure
         if self._breaker is None:
             return await self._sent(prompt)
-        answer: Answer = await self._breaker.call(self._sent, prompt, counts=self._counts)
+        answer: Answer = await self._breaker.call(self._sent, prompt, counts=_says_ill)
         return answer
 
     async def _sent(self, prompt: Prompt[Answer]) -> Answer:
         self.made += 1
-        try:
-            answer = await self._upstream.ask(prompt)
-        except UpstreamUnavailable:
-            self._upstream.health.note(well=False)
-            raise
-        self._upstream.health.note(well=True)
-        return answer
+        return await self._upstream.ask(prompt)
 
-    def _counts(self, error: Exception) -> bool:
-        """Whether an error says that the service is ill: busy and misunderstood are not, nor is
-        a failure among many good answers."""
-        return isinstance(error, UpstreamUnavailable) and self._upstream.health.ill
+
+def _says_ill(error: Exception) -> bool:
+    """Whether an error says that the service is ill: busy and misunderstood are not."""
+    return isinstance(error, UpstreamUnavailable)

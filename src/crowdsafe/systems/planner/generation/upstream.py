@@ -23,7 +23,6 @@ from crowdsafe.systems.planner.generation.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from crowdsafe.systems.planner.generation.health import Health
 from crowdsafe.systems.planner.generation.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -65,7 +64,6 @@ class Upstream:
     api_key: str = field(repr=False)
     model: str
     timeout_s: float = 60.0
-    health: Health = field(default_factory=Health, init=False, repr=False)
     _client: AsyncOpenAI | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
