@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 from crowdsafe.errors import CrowdsafeError
 from crowdsafe.store import AsyncStore
 from crowdsafe.store.session import after_commit
+from crowdsafe.store.types import utcnow
 from crowdsafe.systems.planner.generation import Plan, Upstream, generate
 from crowdsafe.systems.planner.jobs import Report, Sections, forget_sections, plan_kind
 from crowdsafe.systems.planner.operations.queries import ended_jobs, get_plan, job_view
@@ -32,7 +34,7 @@ from crowdsafe.systems.planner.waiting import JobWatch
 from crowdsafe.traffic.breaker import BreakerSettings, DatabaseBreaker, ValkeyBreaker
 from crowdsafe.traffic.cache import InProcessCache, for_user
 from crowdsafe.traffic.queue import Job, JobQueue, Worker
-from crowdsafe.traffic.quota import expire_reservations
+from crowdsafe.traffic.quota import expire_reservations, forget_quotas
 from crowdsafe.traffic.rates import DatabaseLimiter, Limiter, Rate, ValkeyLimiter
 from crowdsafe.web.client_address import TrustedProxies
 
@@ -47,6 +49,7 @@ QUEUE = "planner"
 _FAILING_SHARE = 0.5  # with a hundred calls a second, stray failures are no outage
 _KEEP_HOUSE_EVERY_S = 60.0
 _SECTIONS_KEPT_S = 2 * 86_400.0
+_QUOTAS_KEPT = timedelta(days=35)
 _ROUNDS_MAX = 100
 _LOOK_AGE_S_MAX = 0.01
 _DRAIN_S = 1.0
@@ -146,6 +149,7 @@ class Planner:
                     idle = pregenerating(self.store, self.queue, self.settings)
                     await stack.enter_async_context(_task(idle))
             stack.push_async_callback(self.watch.stop)
+            stack.push_async_callback(self._looks.close)
             yield self
 
     async def submit(
@@ -247,6 +251,7 @@ class Planner:
                 for _ in range(_ROUNDS_MAX):
                     gone = await self.store.write(expire_reservations, limit=1000)
                     gone += await self.store.write(forget_sections, older_s=_SECTIONS_KEPT_S)
+                    gone += await self.store.write(forget_quotas, before=utcnow() - _QUOTAS_KEPT)
                     if not gone:
                         break
             except CrowdsafeError as error:

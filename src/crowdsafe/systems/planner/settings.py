@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.traffic.rates import Rate
 
 __all__ = ["DEMO_PAYMENT_SECRET", "TIERS", "PlannerSettings"]
 
@@ -94,6 +95,10 @@ class PlannerSettings:
         for name in ("free_per_day", "pro_per_day", "pregenerate_per_day", "answer_within_s"):
             if not 0 <= getattr(self, name) < 1e9:
                 raise ConfigError(f"the planner's {name} must be zero or more, and below 1e9")
+        try:
+            Rate.parse(self.ip_rate)
+        except ConfigError as error:
+            raise ConfigError(f"CROWDSAFE_PLANNER_IP_RATE: {error.message}") from None
         if self.upstream_url is not None and not self.upstream_url.startswith(
             ("http://", "https://")
         ):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import BaseModel
 
-from crowdsafe.errors import CrowdsafeError
 from crowdsafe.systems.planner.operations.queries import PAGE_MAX
 from crowdsafe.systems.planner.schemas import ID_MAX
 from crowdsafe.systems.planner.service import Planner
-from crowdsafe.web.problem import MEDIA_TYPE, problem_of
+from crowdsafe.web.documented import answers
 from crowdsafe.web.services import services_of
 
 __all__ = ["Cursor", "JobId", "Limit", "PlanId", "PlannerDep", "answers", "planner_of"]
@@ -30,19 +28,3 @@ def planner_of(request: Request) -> Planner:
 
 
 PlannerDep = Annotated[Planner, Depends(planner_of)]
-
-
-def answers(
-    model: type[BaseModel] | Any, *errors: type[CrowdsafeError], status: int = 200
-) -> dict[int | str, dict[str, Any]]:
-    """For `responses=`: the model of the answer, and an example of each problem."""
-    documented: dict[int | str, dict[str, Any]] = {status: {"model": model}}
-    for error in errors:
-        problem = problem_of(error())
-        schema = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
-        entry = documented.setdefault(
-            problem.status, {"description": error.title, "content": {MEDIA_TYPE: schema}}
-        )
-        examples = entry["content"][MEDIA_TYPE]["examples"]
-        examples[error.problem_type] = {"summary": error.title, "value": problem.body}
-    return documented
