@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crowdsafe.traffic.queue import Priority
@@ -108,6 +109,14 @@ class Model:
     forgotten: dict[str, Job] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     slots: dict[str, float] = field(default_factory=dict)
+
+    def copy(self) -> Model:
+        """What may be changed without this one."""
+        parts = {
+            name: {id: copy(one) for id, one in getattr(self, name).items()}
+            for name in ("jobs", "forgotten", "units", "slots")
+        }
+        return replace(self, **parts)
 
     # -- quota --------------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ Hypothesis makes up the steps. Time passes when a step says so, for the database
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -20,8 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
-    invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -37,10 +35,30 @@ from crowdsafe.traffic.queue import Priority, find_jobs, get_job, place_of, queu
 USERS = ("ada", "bob", "cyd")
 WORKERS = ("one", "two", "six")
 KINDS = ("plan", "note")
+CLAIMED_KINDS = (None, None, None, ("plan",), ("note",))
 SWEEP_ALL = 200
 ROUNDS_MAX = 200
 
 SOME = st.integers(0, 1_000_000)
+ASKED = st.fixed_dictionaries(
+    {
+        "user": st.sampled_from((*USERS, "ada", "ada")),
+        "kind": st.sampled_from(KINDS),
+        "priority": st.sampled_from([Priority.NORMAL] * 3 + list(Priority) + [Priority.IDLE]),
+        "key": st.sampled_from([None, None, None, "k", "l"]),
+        "delay_s": st.sampled_from([0.0, 0.0, 0.0, 5.0, 30.0]),
+        "expires_s": st.sampled_from([1000.0, 1000.0, 1000.0, 40.0, 8.0]),
+        "unit_expires_s": st.sampled_from([2000.0, 2000.0, 50.0, 5.0]),
+    }
+)
+ACTS = st.sampled_from(
+    ["claim"] * 5
+    + ["finish"] * 4
+    + ["fail"] * 2
+    + ["thaw"] * 2
+    + ["stop", "report", "renew", "renew", "give back", "die", "freeze", "freeze"]
+)
+AGAIN = st.tuples(st.sampled_from([False, False, True]), st.sampled_from([0.0, 5.0, 40.0]))
 BOOM = st.sampled_from([False] * 7 + [True])
 LIMITS = st.builds(
     Limits,
@@ -49,27 +67,52 @@ LIMITS = st.builds(
             "plan": st.builds(
                 KindLimits,
                 running_max=st.sampled_from([None, 1, 2]),
-                attempts=st.integers(1, 3),
+                attempts=st.sampled_from([3, 2, 2, 1]),
                 lease_s=st.just(10.0),
                 costs=st.just(True),
             ),
             "note": st.builds(
                 KindLimits,
                 running_max=st.sampled_from([None, 1]),
-                attempts=st.integers(1, 3),
+                attempts=st.sampled_from([3, 2, 2, 1]),
                 lease_s=st.just(20.0),
                 costs=st.just(False),
             ),
         }
     ),
-    per_user=st.sampled_from([1, 2, 2, 3]),
-    running_max=st.sampled_from([1, 2, 3, 4]),
-    queued_max=st.sampled_from([3, 1000, 1000]),
-    queued_per_user_max=st.sampled_from([2, 4, 4]),
+    per_user=st.sampled_from([1, 1, 2, 3]),
+    running_max=st.sampled_from([4, 3, 2, 1]),
+    queued_max=st.sampled_from([1000, 1000, 4]),
+    queued_per_user_max=st.sampled_from([4, 4, 2]),
     idle_max=st.sampled_from([1, 2]),
     keep_s=st.sampled_from([100.0, 1000.0]),
-    units=st.sampled_from([1, 2, 4]),
+    units=st.sampled_from([4, 3, 1]),
     slots=st.sampled_from([1, 2]),
+)
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "submit": {"asked": st.lists(ASKED, min_size=1, max_size=3), "boom": BOOM},
+    "cancel": {"pick": SOME, "boom": BOOM},
+    "work": {"acts": st.lists(st.tuples(ACTS, SOME, AGAIN, BOOM), min_size=2, max_size=5)},
+    "step": {
+        "worker": st.sampled_from(WORKERS),
+        "what": st.sampled_from(["take", "take", "renew", "give"]),
+        "boom": BOOM,
+    },
+    "sweep": {
+        "limit": st.sampled_from([1, 2, SWEEP_ALL]),
+        "units": st.booleans(),
+        "boom": BOOM,
+    },
+    "pass_time": {
+        "seconds": st.sampled_from([1.0] + [5.0, 10.0, 20.0] * 3 + [60.0, 600.0]),
+        "days": st.sampled_from([0] * 7 + [1]),
+        "swept": st.sampled_from([True, True, False]),
+    },
+    "ask": {"pick": SOME},
+}
+OFTEN = ["submit"] * 3 + ["work"] * 6 + ["pass_time"] * 3 + ["step"] * 2
+EVENTS = st.sampled_from([*OFTEN, "cancel", "sweep", "ask"]).flatmap(
+    lambda name: st.tuples(st.just(name), st.fixed_dictionaries(ARGUMENTS[name]))
 )
 
 
@@ -81,10 +124,13 @@ class TrafficMachine(RuleBasedStateMachine):
 
     @initialize(
         limits=LIMITS,
+        asked=st.lists(ASKED, min_size=3, max_size=8),
         db_clock=st.booleans(),
         isolation=st.sampled_from(["read committed", "read committed", "serializable"]),
     )
-    def begin(self, limits: Limits, db_clock: bool, isolation: str) -> None:
+    def begin(
+        self, limits: Limits, asked: list[dict[str, Any]], db_clock: bool, isolation: str
+    ) -> None:
         db_clock = db_clock and self.store.dialect == "postgresql"
         self.model = Model(limits)
         self.parts = self.parts_type(self.store, limits, db_clock=db_clock, isolation=isolation)
@@ -97,6 +143,7 @@ class TrafficMachine(RuleBasedStateMachine):
         self.lives: Counter[str] = Counter()
         self.asked = 0
         self.seen = self.store.read(look, self.parts)
+        self.submit(asked, boom=False)
 
     def teardown(self) -> None:
         if not hasattr(self, "clock"):
@@ -116,17 +163,16 @@ class TrafficMachine(RuleBasedStateMachine):
         """Take a step in the database, then in the model, which must give the same answer."""
         answer = self.answer(real, boom)
         self.seen = self.store.read(look, self.parts)
-        trial = copy.deepcopy(self.model)
+        trial = self.model.copy()
         try:
             should = expected(trial, self.seen)
         except Refused as refused:
             assert answer == str(refused), f"{answer!r}, but it should be refused as {refused}"
-            return None
-        if boom:
-            assert answer == "Undone", f"{answer!r} in a transaction that was undone"
-            return None
-        assert answer == should, f"{answer!r}, but it should be {should!r}"
-        self.model = trial
+        else:
+            should = "Undone" if boom else should
+            assert answer == should, f"{answer!r}, but it should be {should!r}"
+            self.model = self.model if boom else trial
+        self.check()
         return answer
 
     def answer(self, real: Callable[[], Any], boom: bool) -> Any:
@@ -138,83 +184,109 @@ class TrafficMachine(RuleBasedStateMachine):
         finally:
             self.parts.boom = False
 
+    @rule(event=EVENTS)
+    def happens(self, event: tuple[str, dict[str, Any]]) -> None:
+        """One rule for everything, so that no example is without workers, or without time."""
+        name, arguments = event
+        getattr(self, name)(**arguments)
+
     # -- what users do ------------------------------------------------------------------------
 
-    @rule(
-        user=st.sampled_from(USERS),
-        kind=st.sampled_from(KINDS),
-        priority=st.sampled_from([Priority.NORMAL] * 3 + list(Priority)),
-        key=st.sampled_from([None, None, "k", "l"]),
-        delay_s=st.sampled_from([0.0, 0.0, 0.0, 5.0, 30.0]),
-        expires_s=st.sampled_from([8.0, 40.0, 1000.0, 1000.0]),
-        unit_expires_s=st.sampled_from([5.0, 50.0, 2000.0, 2000.0]),
-        boom=BOOM,
-    )
-    def submit(self, boom: bool, **asked: Any) -> None:
-        self.asked += 1
-        wish = Wish(id=f"{self.parts.prefix}-{self.asked}", **asked)
-        self.do(lambda: self.parts.submit(wish), lambda model, _: model.submit(wish), boom)
+    def submit(self, asked: list[dict[str, Any]], boom: bool) -> None:
+        for one in asked:
+            self.asked += 1
+            wish = Wish(id=f"{self.parts.prefix}-{self.asked}", **one)
+            self.do(partial(self.parts.submit, wish), lambda m, _, w=wish: m.submit(w), boom)
 
-    @precondition(lambda self: self.model.jobs)
-    @rule(pick=SOME, boom=BOOM)
     def cancel(self, pick: int, boom: bool) -> None:
-        job_id = self.one_of([*self.model.jobs, *self.model.forgotten], pick)
+        every = [*self.model.jobs, *self.model.forgotten]
+        job_id = one_of(every, pick) if every else "nobody's"
         self.do(lambda: self.parts.cancel(job_id), lambda model, _: model.cancel(job_id), boom)
 
     # -- what workers do ----------------------------------------------------------------------
 
-    @rule(
-        worker=st.sampled_from(WORKERS),
-        limit=st.integers(1, 4),
-        kinds=st.sampled_from([None, None, None, ("plan",), ("note",)]),
-        boom=BOOM,
-    )
-    def claim(self, worker: str, limit: int, kinds: Any, boom: bool) -> None:
-        self.take(worker, limit, kinds, boom)
+    def work(self, acts: list[tuple[str, int, tuple[bool, float], bool]]) -> None:
+        for act in acts:
+            self.act(*act)
+
+    def act(self, what: str, pick: int, again: tuple[bool, float], boom: bool) -> None:
+        """A worker claims, or somebody does something to a job that it has. Tokens are kept."""
+        held = [(one, job_id) for one in WORKERS for job_id in self.held[one]]
+        if what == "thaw" and self.frozen:
+            self.thaw(pick, again)
+        elif what == "claim":
+            worker = one_of(WORKERS, pick)
+            self.take(worker, 1 + pick % 4, one_of(CLAIMED_KINDS, pick // 4), boom)
+        elif held and what != "thaw":
+            self.act_on(*one_of(held, pick), what, pick, again, boom)
+
+    def act_on(
+        self,
+        worker: str,
+        job_id: str,
+        what: str,
+        pick: int,
+        again: tuple[bool, float],
+        boom: bool,
+    ) -> None:
+        if what == "renew":
+            self.renew(dict(self.frozen[-20:]) | self.held[worker], boom)
+        elif what == "give back":
+            self.give_back(worker, boom)
+        elif what in ("die", "freeze"):
+            self.vanish(worker, what)
+        else:
+            self.end(what, job_id, self.held[worker][job_id], again, boom)
+            if not boom and what != "report":
+                self.frozen.append((job_id, self.held[worker].pop(job_id)))
+
+    def thaw(self, pick: int, again: tuple[bool, float]) -> None:
+        """A worker that stood still goes on, with whatever token it had."""
+        what = one_of(["finish", "finish", "fail", "stop", "report"], pick // 7)
+        self.end(what, *one_of(self.frozen, pick), again)
+
+    def vanish(self, worker: str, what: str) -> None:
+        """Nobody knows any more what the worker held, or only it does and stands still."""
+        if what == "die":
+            self.lives[worker] += 1
+        else:
+            self.frozen += self.held[worker].items()
+        self.held[worker] = {}
+
+    def step(self, worker: str, what: str, boom: bool) -> None:
+        """Take, renew or give a slot; one that died is another holder from then on."""
+        holder = f"{worker}/{self.lives[worker]}"
+        self.do(
+            lambda: self.parts.step(what, holder), lambda model, _: model.step(what, holder), boom
+        )
 
     def take(self, worker: str, limit: int, kinds: Any = None, boom: bool = False) -> list[str]:
         def expected(model: Model, seen: Seen) -> list[str]:
-            return [] if boom else model.claim(limit, kinds or KINDS, seen.turn)
+            claimed = [] if boom else model.claim(limit, kinds or KINDS, seen.turn)
+            for job_id in claimed:
+                model.jobs[job_id].token = self.parts.tokens.get(job_id)
+            return claimed
 
         claimed = self.do(lambda: list(self.parts.claim(limit, kinds)), expected, boom)
-        tokens = self.parts.tokens
         if boom:
-            self.frozen += tokens.items()
+            self.frozen += self.parts.tokens.items()
             return []
-        for job_id, token in tokens.items():
-            self.model.jobs[job_id].token = token
-        self.held[worker].update(tokens)
+        self.held[worker].update(self.parts.tokens)
         return list(claimed)
 
-    @precondition(lambda self: any(self.held.values()))
-    @rule(
-        pick=SOME,
-        what=st.sampled_from(["finish", "finish", "fail", "stop"]),
-        again=st.tuples(st.sampled_from([False, False, True]), st.sampled_from([0.0, 5.0, 40.0])),
-        boom=BOOM,
-    )
-    def end(self, pick: int, what: str, again: tuple[bool, float], boom: bool) -> None:
-        """A worker ends a job; its token is tried again later."""
-        worker, job_id = self.one_held(pick)
-        token = self.held[worker][job_id]
-        self.act(what, job_id, token, again, boom)
+    def give_back(self, worker: str, boom: bool) -> None:
+        held = dict(self.held[worker])
+        self.do(lambda: self.parts.give_back(held), lambda model, _: model.give_back(held), boom)
         if not boom:
-            del self.held[worker][job_id]
-            self.frozen.append((job_id, token))
+            self.frozen += held.items()
+            self.held[worker] = {}
 
-    @precondition(lambda self: any(self.held.values()))
-    @rule(pick=SOME, boom=BOOM)
-    def report(self, pick: int, boom: bool) -> None:
-        worker, job_id = self.one_held(pick)
-        self.act("report", job_id, self.held[worker][job_id], boom=boom)
+    def renew(self, held: dict[str, str], boom: bool) -> None:
+        self.do(
+            lambda: self.parts.renew(held, 15.0), lambda model, _: model.renew(held, 15.0), boom
+        )
 
-    @precondition(lambda self: self.frozen)
-    @rule(pick=SOME, what=st.sampled_from(["finish", "finish", "fail", "stop", "report"]))
-    def thaw(self, pick: int, what: str) -> None:
-        """A worker that stood still goes on, with whatever token it had."""
-        self.act(what, *self.one_of(self.frozen, pick))
-
-    def act(
+    def end(
         self,
         what: str,
         job_id: str,
@@ -232,79 +304,30 @@ class TrafficMachine(RuleBasedStateMachine):
         real, expected = getattr(self.parts, what), getattr(Model, what)
         return self.do(lambda: real(*args), lambda model, _: expected(model, *args), boom)
 
-    @precondition(lambda self: any(self.held.values()))
-    @rule(worker=st.sampled_from(WORKERS), boom=BOOM)
-    def give_back(self, worker: str, boom: bool) -> None:
-        """A worker ends and gives back what it can; what is to be cancelled it stops."""
-        held = dict(self.held[worker])
-        self.do(lambda: self.parts.give_back(held), lambda model, _: model.give_back(held), boom)
-        if not boom:
-            self.frozen += held.items()
-            self.held[worker] = {}
-
-    @precondition(lambda self: any(self.held.values()) or self.frozen)
-    @rule(worker=st.sampled_from(WORKERS), stale=st.booleans(), boom=BOOM)
-    def renew(self, worker: str, stale: bool, boom: bool) -> None:
-        held = dict(self.held[worker])
-        if stale:
-            held |= dict(self.frozen[-3:])
-        self.do(
-            lambda: self.parts.renew(held, 15.0), lambda model, _: model.renew(held, 15.0), boom
-        )
-
-    @rule(worker=st.sampled_from(WORKERS))
-    def crash(self, worker: str) -> None:
-        """Nobody knows any more what the worker held."""
-        self.held[worker] = {}
-        self.lives[worker] += 1
-
-    @precondition(lambda self: any(self.held.values()))
-    @rule(worker=st.sampled_from(WORKERS))
-    def freeze(self, worker: str) -> None:
-        self.frozen += self.held[worker].items()
-        self.held[worker] = {}
-
-    @rule(
-        worker=st.sampled_from(WORKERS),
-        what=st.sampled_from(["take", "take", "renew", "give"]),
-        boom=BOOM,
-    )
-    def step(self, worker: str, what: str, boom: bool) -> None:
-        """Take, renew or give a slot; one that died is another holder from then on."""
-        holder = f"{worker}/{self.lives[worker]}"
-        self.do(
-            lambda: self.parts.step(what, holder), lambda model, _: model.step(what, holder), boom
-        )
-
     # -- what happens by itself ---------------------------------------------------------------
 
-    @rule(limit=st.sampled_from([1, 2, SWEEP_ALL]), boom=BOOM)
-    def sweep(self, limit: int, boom: bool = False) -> None:
+    def sweep(self, limit: int, units: bool, boom: bool) -> None:
+        """Either sweep. The model knows nothing of that of units: nobody sees that it happened."""
+
         def expected(model: Model, seen: Seen) -> Any:
-            return None if boom else model.sweep(limit, seen.jobs.keys())
+            return None if units or boom else model.sweep(limit, seen.jobs.keys())
 
-        self.do(lambda: self.parts.sweep(limit), expected, boom)
+        sweeping = self.parts.sweep_units if units else self.parts.sweep
+        self.do(partial(sweeping, limit), expected, boom)
 
-    @rule(limit=st.sampled_from([1, 1000]))
-    def sweep_units(self, limit: int) -> None:
-        """The model knows nothing of it: it changes nothing that anybody sees."""
-        self.do(lambda: self.parts.sweep_units(limit), lambda *_: None)
-
-    @rule(seconds=st.sampled_from([1.0, 1.0, 5.0, 5.0, 10.0, 10.0, 20.0, 60.0, 600.0]))
-    def pass_time(self, seconds: float) -> None:
+    def pass_time(self, seconds: float, days: int = 0, swept: bool = False) -> None:
         self.model.now += seconds
-        self.parts.pass_time(seconds)
+        self.model.day += days
+        self.parts.pass_time(seconds, days)
+        self.check()
+        if swept:
+            self.sweep(SWEEP_ALL, units=False, boom=False)
 
-    @rule()
-    def next_day(self) -> None:
-        self.model.day += 1
-        self.parts.day += 1
-
-    @precondition(lambda self: self.model.jobs)
-    @rule(pick=SOME)
     def ask(self, pick: int) -> None:
         """What a user and the operator are told."""
-        job_id = self.one_of(list(self.model.jobs), pick)
+        if not self.model.jobs:
+            return
+        job_id = one_of(list(self.model.jobs), pick)
         place, view, job, found = self.store.read(self._ask, job_id)
         known = self.model.jobs[job_id]
         assert place.position == self.model.position(job_id)
@@ -325,18 +348,15 @@ class TrafficMachine(RuleBasedStateMachine):
             find_jobs(session, queue, limit=1000),
         )
 
-    def one_of(self, values: list[Any], pick: int) -> Any:
-        return values[pick % len(values)]
-
-    def one_held(self, pick: int) -> tuple[str, str]:
-        held = [(worker, job_id) for worker in WORKERS for job_id in self.held[worker]]
-        worker, job_id = self.one_of(held, pick)
-        return worker, job_id
-
     # -- what holds after every step ----------------------------------------------------------
 
-    @precondition(lambda self: hasattr(self, "model"))
-    @invariant()
+    def check(self) -> None:
+        self.the_jobs_are_the_models()
+        self.nothing_is_over_its_limit()
+        self.an_effect_is_there_when_its_job_is_done_and_paid()
+        self.the_books_balance()
+        self.the_slots_are_the_models()
+
     def the_jobs_are_the_models(self) -> None:
         """Nothing lost, nothing twice, nothing moved that nobody moved."""
         assert list(self.seen.jobs) == list(self.model.jobs)
@@ -357,8 +377,6 @@ class TrafficMachine(RuleBasedStateMachine):
             told = (told_state(job.state), job.progress or {})
             assert self.seen.told[job_id] == told, f"{job_id} was told as if it were otherwise"
 
-    @precondition(lambda self: hasattr(self, "model"))
-    @invariant()
     def nothing_is_over_its_limit(self) -> None:
         """By the tables alone, whatever the model thinks."""
         limits = self.model.limits
@@ -381,8 +399,6 @@ class TrafficMachine(RuleBasedStateMachine):
             assert min(used, reserved) >= 0
             assert used + reserved <= limits.units
 
-    @precondition(lambda self: hasattr(self, "model"))
-    @invariant()
     def an_effect_is_there_when_its_job_is_done_and_paid(self) -> None:
         every = self.model.jobs | self.model.forgotten
         expected: Counter[tuple[str, str]] = Counter()
@@ -395,8 +411,6 @@ class TrafficMachine(RuleBasedStateMachine):
         charged = {id for id, unit in self.seen.units.items() if unit.state == "charged"}
         assert charged == {job_id for job_id, what in expected if what == "done"}
 
-    @precondition(lambda self: hasattr(self, "model"))
-    @invariant()
     def the_books_balance(self) -> None:
         """Each unit is charged, refunded, held by a job that will end, or has expired."""
         model = self.model
@@ -417,8 +431,6 @@ class TrafficMachine(RuleBasedStateMachine):
             assert reserved == sum(row.state == "held" for row in rows)
             assert reserved >= model.reserved(quota)
 
-    @precondition(lambda self: hasattr(self, "model"))
-    @invariant()
     def the_slots_are_the_models(self) -> None:
         now_us = int(self.parts.now.timestamp()) * 1_000_000
         living = {holder for holder, end in self.seen.slots.items() if end > now_us}
@@ -427,45 +439,32 @@ class TrafficMachine(RuleBasedStateMachine):
     def moment(self, seconds: float | None) -> datetime | None:
         return None if seconds is None else NOW + timedelta(seconds=seconds)
 
-    def check(self) -> None:
-        """What hypothesis checks after each rule, for the steps of the end."""
-        self.the_jobs_are_the_models()
-        self.nothing_is_over_its_limit()
-        self.an_effect_is_there_when_its_job_is_done_and_paid()
-        self.the_books_balance()
-        self.the_slots_are_the_models()
-
     # -- the end ------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """All workers die; one that goes on ends everything, and then all is settled."""
-        for worker in WORKERS:
-            self.crash(worker)
+        self.held = {worker: {} for worker in WORKERS}
         for _ in range(ROUNDS_MAX):
-            self.sweep(SWEEP_ALL)
-            self.check()
+            self.sweep(SWEEP_ALL, units=False, boom=False)
             if not self.model.in_state(*ACTIVE):
                 break
-            if not self.work():
+            if not self.serve():
                 self.wait()
         else:
             raise AssertionError("a worker that goes on does not end everything")
         self.pass_time(10_000.0)
-        self.sweep_units(1000)
-        self.check()
+        self.sweep(1000, units=True, boom=False)
         assert not any(reserved for _, reserved in self.seen.quotas.values())
         self.hand_out_all_slots()
 
-    def work(self) -> bool:
+    def serve(self) -> bool:
         """Claim and end what there is; whether there was anything."""
         claimed = self.take("one", 4)
-        self.check()
         for job_id in claimed:
             token = self.held["one"].pop(job_id)
-            self.act("finish", job_id, token)
+            self.end("finish", job_id, token)
             if self.model.jobs[job_id].state == "running":
-                self.act("fail", job_id, token, (True, 0.0))
-            self.check()
+                self.end("fail", job_id, token, (True, 0.0))
         return bool(claimed)
 
     def wait(self) -> None:
@@ -485,7 +484,10 @@ class TrafficMachine(RuleBasedStateMachine):
                 lambda h=holder: self.parts.step("take", h),  # type: ignore[misc]
                 lambda model, _, h=holder: model.step("take", h),  # type: ignore[misc]
             )
-            self.check()
+
+
+def one_of(values: Sequence[Any], pick: int) -> Any:
+    return values[pick % len(values)]
 
 
 def told_state(state: str) -> str:

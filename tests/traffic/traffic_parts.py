@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
-from sqlalchemy import MetaData, String, func, select, text
+from sqlalchemy import MetaData, String, bindparam, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.traffic.model import KindLimits, Limits, Wish
 from tests.traffic.queue_help import Effect, leave, nothing
@@ -41,6 +41,7 @@ from crowdsafe.traffic.quota.tables import Quota, QuotaReservation
 from crowdsafe.traffic.rows import SlotRow
 from crowdsafe.traffic.slots.database import _do, _Step
 
+PREFIX_CHARS = 12
 _CLOCK = """
 CREATE SCHEMA crowdsafe_test;
 CREATE TABLE crowdsafe_test.clock (at timestamptz);
@@ -91,7 +92,7 @@ class Parts:
         self.limits = limits
         self.now = NOW
         self.day = 0
-        self.prefix = uuid.uuid4().hex[:12]
+        self.prefix = uuid.uuid4().hex[:PREFIX_CHARS]
         self.db_clock = db_clock
         self.isolation = isolation
         self.boom = False
@@ -258,8 +259,9 @@ class Parts:
         step = _Step(what, "the key", holder)
         return bool(self.write(_do, self.prefix, limits.slots, lease_us, step))
 
-    def pass_time(self, seconds: float) -> None:
+    def pass_time(self, seconds: float, days: int) -> None:
         self.now += timedelta(seconds=seconds)
+        self.day += days
         self.set_clock()
 
     def set_clock(self) -> None:
@@ -282,26 +284,39 @@ class Seen:
     slots: dict[str, int]
 
 
+def _of(column: Any) -> Any:
+    """Whose value begins with the prefix that is bound."""
+    return func.substr(column, 1, PREFIX_CHARS) == bindparam("prefix")
+
+
+_UNITS: Any = QuotaReservation.__table__
+_QUOTAS: Any = Quota.__table__
+_LOOK = {
+    "jobs": select(jobs).where(jobs.c.queue == bindparam("queue")).order_by(jobs.c.id),
+    "turn": select(queues.c.virtual_time).where(queues.c.name == bindparam("queue")),
+    "effects": select(Effect.job, Effect.what, func.count())
+    .where(_of(Effect.job))
+    .group_by(Effect.job, Effect.what),
+    "told": select(Told.job, Told.state, Told.progress).where(_of(Told.job)),
+    "quotas": select(_QUOTAS).where(_of(_QUOTAS.c.key)),
+    "units": select(_UNITS).where(_of(_UNITS.c.id)),
+    "slots": select(SlotRow.state).where(SlotRow.name == bindparam("prefix")),
+}
+
+
 def look(session: Session, parts: Parts) -> Seen:
-    run = session.execute
-    mine = parts.prefix + "%"
-    rows = run(select(jobs).where(jobs.c.queue == parts.queue.name).order_by(jobs.c.id)).all()
-    turn = session.scalar(select(queues.c.virtual_time).where(queues.c.name == parts.queue.name))
-    done = select(Effect.job, Effect.what, func.count()).where(Effect.job.like(mine))
-    told = run(select(Told.job, Told.state, Told.progress).where(Told.job.like(mine)))
-    quotas = run(select(Quota.key, Quota.period, Quota.used, Quota.reserved))
-    units = run(select(QuotaReservation).where(QuotaReservation.id.like(mine))).scalars()
-    row = session.scalars(select(SlotRow).where(SlotRow.name == parts.prefix)).one_or_none()
+    values = {"queue": parts.queue.name, "prefix": parts.prefix}
+    connection = session.connection()
+    found = {what: connection.execute(query, values).all() for what, query in _LOOK.items()}
     return Seen(
-        {one.public_id: one for one in rows},
-        turn or 0.0,
-        Counter({(j, w): n for j, w, n in run(done.group_by(Effect.job, Effect.what))}),
-        {one.job: (one.state, one.progress) for one in told},
+        {one.public_id: one for one in found["jobs"]},
+        found["turn"][0][0] if found["turn"] else 0.0,
+        Counter({(job, what): count for job, what, count in found["effects"]}),
+        {one.job: (one.state, one.progress) for one in found["told"]},
         {
             (one.key.removeprefix(f"{parts.prefix}:"), one.period): (one.used, one.reserved)
-            for one in quotas
-            if one.key.startswith(parts.prefix)
+            for one in found["quotas"]
         },
-        {one.id: one for one in units},
-        {} if row is None else json.loads(row.state or b"{}"),
+        {one.id: one for one in found["units"]},
+        json.loads(found["slots"][0].state or b"{}") if found["slots"] else {},
     )
