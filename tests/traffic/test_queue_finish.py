@@ -261,7 +261,11 @@ def test_jobs_of_another_queue_are_not_there(line: Line) -> None:
     assert other.claim(1) == []
 
 
-@pytest.mark.parametrize("result", [object(), float("inf"), {"x": "\0"}, "x" * 1_100_000])
+@pytest.mark.parametrize(
+    "result",
+    [object(), float("inf"), {"x": "\0"}, "x" * 1_100_000],
+    ids=["an object", "infinity", "NUL", "too large"],
+)
 def test_a_result_that_is_no_json_is_refused(line: Line, result: Any) -> None:
     line.add("ann")
     one = line.take()
