@@ -52,7 +52,7 @@ def check_valkey(url: str) -> None:
 
 def _check_url(url: str) -> None:
     if urlsplit(url).scheme not in _SCHEMES:
-        raise ConfigError(f"{url!r} is not the address of a Valkey; {_ADVICE}")
+        raise ConfigError(f"the Valkey URL begins with none of {', '.join(_SCHEMES)}; {_ADVICE}")
 
 
 _ADVICE = "write valkey://127.0.0.1:6379/0, or leave --valkey away: the database serves as well"

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from crowdsafe.errors import ConfigError
 from crowdsafe.store.types import utcnow
 
-__all__ = ["retry_after_of", "retrying"]
+__all__ = ["retry_after_header", "retry_after_of", "retrying"]
 
 log = logging.getLogger("crowdsafe.traffic")
 
@@ -94,13 +94,15 @@ def retry_after_of(error: Exception) -> float | None:
     if said is None:
         headers = getattr(getattr(error, "response", None), "headers", None)
         header_of = getattr(headers, "get", None)
-        said = _header_s(header_of("retry-after")) if callable(header_of) else None
+        said = retry_after_header(header_of("retry-after")) if callable(header_of) else None
     if isinstance(said, bool) or not isinstance(said, int | float):
         return None
     return max(0.0, float(said)) if math.isfinite(said) else None
 
 
-def _header_s(header: Any) -> float | None:
+def retry_after_header(header: Any) -> float | None:
+    """The seconds that a Retry-After header says, which may be below zero for a date that is past;
+    None for what is no such header."""
     if not isinstance(header, str) or len(header) > _HEADER_LENGTH_MAX:
         return None
     try:

@@ -74,7 +74,7 @@ def client_address(connection: HTTPConnection, trusted: TrustedProxies | None = 
     shortest form; the peer of a unix socket is "unix". For a limit use ``address_key`` of it.
 
     Holds: no header that a client sends changes its address, unless it calls from a trusted
-    proxy's; what is not an address, or too long, counts as no header.
+    proxy's, however long it is; where a proxy wrote what is no address, that proxy is the client.
     Does not hold: that the client is one person, or not behind another proxy that is not trusted;
     that a server in front (uvicorn with ``proxy_headers``) has left the peer as it was.
     Proved by ``tests/web/test_client_address.py``.
@@ -88,7 +88,7 @@ def client_address(connection: HTTPConnection, trusted: TrustedProxies | None = 
     for hop in reversed(_hops(connection.headers.getlist(trusted.header), trusted.header)):
         address = _parsed(_without_port(hop))
         if address is None:
-            return peer
+            return client
         client = str(address)
         if not trusted.trusts(client):
             return client
@@ -125,12 +125,13 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _hops(values: Sequence[str], header: Header) -> list[str]:
-    """The addresses in the header, as it was added to from left to right; [] for nonsense."""
-    if sum(map(len, values)) > HEADER_CHARS_MAX:
-        return []
-    entries = [entry for value in values for entry in value.split(",")]
-    if len(entries) > HOPS_MAX:
-        return []
+    """The addresses in the header, as it was added to from left to right; of a long one its right
+    end, which is what proxies wrote last."""
+    text = ",".join(values)
+    entries = text[-HEADER_CHARS_MAX:].split(",")
+    if len(text) > HEADER_CHARS_MAX:
+        del entries[0]
+    entries = entries[-HOPS_MAX:]
     if header == "x-forwarded-for":
         return [entry.strip() for entry in entries]
     return [_forwarded_for(entry) for entry in entries]

@@ -6,9 +6,7 @@ import asyncio
 import json
 import logging
 import math
-import time
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +22,7 @@ from crowdsafe.systems.planner.generation.errors import (
     UpstreamUnavailable,
 )
 from crowdsafe.systems.planner.generation.prompts import Prompt
+from crowdsafe.traffic.retry import retry_after_header
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -60,7 +59,7 @@ class Upstream:
     Raises ConfigError for an address, key, model or time limit that cannot be one.
     """
 
-    base_url: str
+    base_url: str = field(repr=False)
     api_key: str = field(repr=False)
     model: str
     timeout_s: float = 60.0
@@ -173,7 +172,8 @@ class Upstream:
         if isinstance(error, UpstreamRefused):
             said = _message(bytes(body[:_DETAIL_BYTES_MAX]))
             # Not in the error, which users see: some services say there whose key it is.
-            log.error("%s refuses with %d: %s", self.base_url, status, self._hidden(said))
+            host = urlsplit(self.base_url).hostname
+            log.error("%s refuses with %d: %s", host, status, self._hidden(said))
         raise error
 
     def _hidden(self, text: str) -> str:
@@ -205,16 +205,8 @@ def _message(body: bytes) -> str:
 
 def _retry_after_s(header: str | None) -> float | None:
     """The seconds of a Retry-After header (a number or a date), from 0 to an hour, or None."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-    if not math.isfinite(seconds):
+    seconds = retry_after_header(header)
+    if seconds is None or not math.isfinite(seconds):
         return None
     return min(max(seconds, 0.0), RETRY_AFTER_S_MAX)
 
