@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from crowdsafe.traffic.queue import (
     JobQueue,
     Kind,
     cancel,
+    claim,
     complete,
     complete_with,
     fail,
@@ -185,6 +187,38 @@ def test_a_running_job_is_asked_to_stop(line: Line) -> None:
     assert line.store.write(give_back, line.queue, held) == []
     assert line.do(stop, one).state == "cancelled"
     assert effects_of(line, "dropped") == {job_id: 1}
+
+
+def test_what_is_cancelled_only_while_it_waits_may_run_on(line: Line) -> None:
+    runs = line.add("ann", "told")
+    one = line.take()
+    waits = line.add("ann", "told")
+    states = {
+        job_id: line.store.write(cancel, line.queue, job_id, only_waiting=True, now=line.now)
+        for job_id in (runs, waits)
+    }
+    assert (states[runs].state, states[runs].cancel_requested) == ("running", False)
+    assert states[waits].state == "cancelled"
+    assert effects_of(line, "changed") == {runs: 2, waits: 2}
+    line.do(complete, one)
+
+
+def test_a_claim_that_is_faster_than_a_cancel_of_what_waits_keeps_its_job(line: Line) -> None:
+    """The cancel waits for the claim that has begun, and then finds that the job runs."""
+    job_id = line.add("ann", "told")
+    with ThreadPoolExecutor(1) as other:
+
+        def claim_slowly(session: Session) -> Future[Job]:
+            (one,) = claim(session, line.queue, 1, now=line.now)
+            assert one.job.id == job_id
+            asked = other.submit(line.store.write, cancel, line.queue, job_id, only_waiting=True)
+            with pytest.raises(TimeoutError):
+                asked.result(0.3)
+            return asked
+
+        asked = line.store.write(claim_slowly, isolation="read committed")
+        job = asked.result(10)
+    assert (job.state, job.cancel_requested) == ("running", False)
 
 
 def test_a_cancelled_job_whose_worker_died_is_not_run_again(line: Line) -> None:

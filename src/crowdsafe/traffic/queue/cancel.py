@@ -30,15 +30,24 @@ _ASK = (
 )
 
 
-def cancel(session: Session, queue: JobQueue, job_id: str, *, now: datetime | None = None) -> Job:
+def cancel(
+    session: Session,
+    queue: JobQueue,
+    job_id: str,
+    *,
+    only_waiting: bool = False,
+    now: datetime | None = None,
+) -> Job:
     """Cancel a job: at once while it waits; a running one when its worker has stopped it.
 
     A running job gets ``cancel_requested``; its worker learns of that right after the commit in
     the same process, else with its next sign of life (a third of the kind's ``lease_s``). A job
-    that has ended stays as it is: look at the ``state`` of what comes back.
+    that has ended stays as it is: look at the ``state`` of what comes back. With ``only_waiting``
+    so does one that runs.
 
-    Holds: a job that was cancelled while it waited is never begun. Does not hold: a running job may
-    complete before it is stopped; then it is done.
+    Holds: a job that was cancelled while it waited is never begun; with ``only_waiting`` a job that
+    a worker was faster to claim is not harmed. Does not hold: a running job may complete before it
+    is stopped; then it is done.
     Proved by ``tests/traffic/test_queue_finish.py``.
 
     Raises NotFound.
@@ -52,7 +61,7 @@ def cancel(session: Session, queue: JobQueue, job_id: str, *, now: datetime | No
     job = job_of(row)
     if job.state == "queued":
         return end(session, queue, row.row_id, "cancelled", None, moment(connection, now))
-    if job.state == "running" and not job.cancel_requested:
+    if job.state == "running" and not job.cancel_requested and not only_waiting:
         job = job_of(connection.execute(_ASK, {"row_id": row.row_id}).one())
         tell(session, queue, job)
         after_commit(session, lambda: nudge_workers(queue.name, cancelled=True))
