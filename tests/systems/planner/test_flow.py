@@ -25,6 +25,7 @@ from crowdsafe.systems.planner.api.prefer import wait_of
 from crowdsafe.systems.planner.generation import offline_plan
 from crowdsafe.systems.planner.jobs import plan_kind
 from crowdsafe.systems.planner.models import SYSTEM_USER_ID, Plan, Profile, metadata
+from crowdsafe.systems.planner.operations import submitting
 from crowdsafe.systems.planner.operations.finishing import store_plan
 from crowdsafe.systems.planner.operations.submitting import (
     KIND,
@@ -45,6 +46,7 @@ from crowdsafe.traffic.queue import (
     Job,
     JobQueue,
     Priority,
+    cancel,
     claim,
     complete_with,
     enqueue,
@@ -264,6 +266,32 @@ def test_a_person_takes_the_place_of_an_idle_job_for_the_same_plan(desk: Desk) -
     assert desk.job(job_id).priority is Priority.NORMAL
     again = desk.submit_idle(request)
     assert again.job_id == job_id, "nothing idle is made of what a person waits for"
+
+
+@pytest.mark.postgres
+def test_an_idle_job_that_is_claimed_just_then_answers_the_person(
+    pg_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL a worker may claim it between the look at it and its cancelling."""
+    desk = Desk(pg_url)
+    idle = desk.submit_idle(STARTERS[0])
+    claimed: list[Claimed] = []
+
+    def cancel_late(*args: Any, **how: Any) -> Job:
+        claimer = threading.Thread(target=lambda: claimed.extend(desk.claim()))
+        claimer.start()
+        claimer.join(20)
+        return cancel(*args, **how)
+
+    monkeypatch.setattr(submitting, "cancel", cancel_late)
+    assert desk.submit(1, STARTERS[0]) == idle
+    assert [one.job.id for one in claimed] == [idle.job_id]
+    job = desk.job(idle.job_id)
+    assert (job.state, job.cancel_requested) == ("running", False)
+    desk.finish(*claimed)
+    assert desk.submit(1, STARTERS[0]).plan_id is not None
+    desk.store.close()
+    assert broken(pg_url) == []
 
 
 def test_idle_jobs_run_behind_everyone_and_are_few_a_day(db_url: str) -> None:

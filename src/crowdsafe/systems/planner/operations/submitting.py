@@ -152,7 +152,7 @@ def _submit(
     with session.begin_nested() as savepoint:
         found, refusal = _enqueued(insert)
         if found is not None and _waits_idle(found, priority):
-            cancel(session, queue, found.job.id)
+            cancel(session, queue, found.job.id, only_waiting=True)
             found, refusal = _enqueued(insert)
         if found is not None and not found.created:
             return Submitted(job_id=found.job.id)
