@@ -112,7 +112,7 @@ class Model:
 
     def copy(self) -> Model:
         """What may be changed without this one."""
-        parts = {
+        parts: dict[str, Any] = {
             name: {id: copy(one) for id, one in getattr(self, name).items()}
             for name in ("jobs", "forgotten", "units", "slots")
         }

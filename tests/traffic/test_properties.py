@@ -79,7 +79,7 @@ class LostLeaseRenewed(TokenIgnored):
 class ClaimsUnder(Parts):
     """A claim that knows other limits than those that are asked for."""
 
-    wrong: ClassVar[dict[str, int]]
+    wrong: ClassVar[dict[str, Any]]
 
     def claim_in(self, session: Session, limit: int, kinds: Any) -> None:
         right = self.queue
