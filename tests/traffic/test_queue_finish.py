@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
+from tests.support.pg_server import PgServer
 from tests.traffic.queue_help import Line, dropped, effects, leave, nothing, queue_of
 
 from crowdsafe.errors import ConfigError, InvalidInput, LeaseLost, NotFound
-from crowdsafe.store import Store
+from crowdsafe.store import Settings, Store
+from crowdsafe.store.options import Call, options_of
 from crowdsafe.traffic.queue import (
     Job,
     JobQueue,
@@ -322,3 +325,46 @@ def test_a_result_that_is_no_json_is_refused(line: Line, result: Any) -> None:
 def test_wrong_limits_are_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError):
         wrong()
+
+
+def test_completions_that_come_together_are_each_answered_for_their_own_lease(line: Line) -> None:
+    job_id, other_id = line.add("ann", "told"), line.add("ann", "told")
+    stale = line.take()
+    line.later(11)
+    line.sweep()
+    valid, other = line.take(), line.take()
+    assert [one.job.id for one in (stale, valid, other)] == [job_id, job_id, other_id]
+    calls = [
+        Call((QUEUE, one.job.id, one.token), {"result": result, "now": line.now})
+        for one, result in ((stale, "stale"), (valid, 1), (valid, 2), (other, 3), (other, object()))
+    ]
+    combiner = options_of(complete).combiner
+    assert combiner is not None
+    outcomes = line.store.write(combiner.run, calls, isolation="read committed")
+    kinds = [type(outcome).__name__ for outcome in outcomes]
+    assert kinds == ["LeaseLost", "NoneType", "LeaseLost", "NoneType", "InvalidInput"]
+    assert (line.job(job_id).result, line.job(other_id).result) == (1, 3)
+
+
+@pytest.mark.postgres
+def test_statements_over_many_jobs_lock_them_in_one_order(
+    queue_pg: tuple[PgServer, str], rng: random.Random
+) -> None:
+    """Signs of life in any order beside each other: one waits for the other and
+    none deadlocks: each write is run once only, and comes through."""
+    server, name = queue_pg
+    server.execute("TRUNCATE crowdsafe_jobs, crowdsafe_queues, effects", name)
+    with Store(server.url(name), Settings(attempts_max=1)) as store, ThreadPoolExecutor(6) as crowd:
+        line = Line(store, QUEUE)
+        for _ in range(60):
+            line.add("ann")
+        held = [(one.job.id, one.token) for one in line.claim(60)]
+
+        def renew_shuffled(seed: float) -> None:
+            shuffled = random.Random(seed).sample(held, len(held))
+            for _ in range(10):
+                renewed = store.write(renew, QUEUE, dict(shuffled), 30)
+                assert len(renewed.held) == len(held)
+
+        list(crowd.map(renew_shuffled, [rng.random() for _ in range(6)]))
+        assert len(store.write(give_back, QUEUE, dict(held))) == len(held)

@@ -170,9 +170,8 @@ class Attempt:
             return
         isolation = options_of(fn).isolation or "serializable"
         await self._store.write(
-            complete_with, self._queue, self.id, self.token, fn,
-            lane=("complete", self._queue.name), isolation=isolation, **said,
-        )  # fmt: skip
+            complete_with, self._queue, self.id, self.token, fn, isolation=isolation, **said
+        )
 
     async def _failed(self, text: str, *, final: bool = False) -> Ended:
         self._running = False

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import String, Text, bindparam, func, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from crowdsafe.errors import LeaseLost
 from crowdsafe.store.options import Call, combined_by, write
@@ -44,6 +45,7 @@ __all__ = [
     "ended_under",
     "fail",
     "give_back",
+    "held_rows",
     "requeue",
     "stop",
     "tell",
@@ -56,21 +58,36 @@ WAIT_S_MAX = 300.0
 _NOW = bindparam("now", type_=UtcDateTime)
 
 
+def held_rows(dialect: str, others: Mapping[str, TypeEngine[Any]]) -> tuple[Any, tuple[Any, ...]]:
+    """The rows that are bound as ``rows``, of "job", "token" and ``others``, and what joins them to
+    the jobs that run under those leases.
+
+    PostgreSQL first locks the jobs in the order of their ids: statements over many jobs that come
+    at the same time then wait for each other, and do not deadlock.
+    """
+    given = given_rows(dialect, {"job": String(), "token": String(), **others})
+    mine = (
+        jobs.c.public_id == given.c.job,
+        jobs.c.queue == bindparam("the_queue"),
+        STILL_RUNNING,
+        jobs.c.lease_token == given.c.token,
+    )
+    if dialect != "postgresql":
+        return given, mine
+    locked = select(jobs.c.id.label("row_id"), *given.c).where(*mine).order_by(jobs.c.id)
+    held = locked.with_for_update(of=jobs).cte("held")
+    return held, (jobs.c.id == held.c.row_id,)
+
+
 class _Statements:
     """The statements of one dialect."""
 
     def __init__(self, dialect: str) -> None:
-        names = {"job": String(), "token": String(), "result": Text(), "progress": Text()}
-        given = given_rows(dialect, names)
+        given, mine = held_rows(dialect, {"result": Text(), "progress": Text()})
         progress = as_json(dialect, given.c.progress)
         done = (
             update(jobs)
-            .where(
-                jobs.c.public_id == given.c.job,
-                jobs.c.queue == bindparam("the_queue"),
-                STILL_RUNNING,
-                jobs.c.lease_token == given.c.token,
-            )
+            .where(*mine)
             .values(
                 state="done",
                 result=as_json(dialect, given.c.result),
@@ -82,18 +99,12 @@ class _Statements:
                 lease_until=None,
             )
         )
-        self.done = done.returning(jobs.c.public_id)
-        self.done_whole = done.returning(*COLUMNS)
-        held = given_rows(dialect, {"job": String(), "token": String()})
+        self.done = done.returning(jobs.c.public_id, jobs.c.lease_token)
+        self.done_whole = done.returning(*COLUMNS, jobs.c.lease_token)
+        _, mine = held_rows(dialect, {})
         self.give_back = (
             update(jobs)
-            .where(
-                jobs.c.public_id == held.c.job,
-                jobs.c.queue == bindparam("the_queue"),
-                STILL_RUNNING,
-                jobs.c.lease_token == held.c.token,
-                jobs.c.cancel_requested.is_(False),
-            )
+            .where(*mine, jobs.c.cancel_requested.is_(False))
             .values(
                 state="queued",
                 attempts=jobs.c.attempts - 1,
@@ -162,21 +173,21 @@ class _CompletionsTogether:
     def run(self, session: Session, calls: Sequence[Call]) -> list[Any]:
         queue: JobQueue = calls[0].args[0]
         outcomes: list[Any] = []
-        rows: list[dict[str, Any]] = []
-        for call in calls:
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        first: dict[tuple[str, str], int] = {}
+        for at, call in enumerate(calls):
             try:
-                rows.append(_completion(*call.args, **call.kwargs))
-                outcomes.append(rows[-1]["job"])
+                row = _completion(*call.args, **call.kwargs)
             except Exception as error:
                 outcomes.append(error)
-        now = calls[0].kwargs.get("now")
-        done = _complete(session, queue, rows, now)
-        return [
-            outcome
-            if isinstance(outcome, Exception)
-            else (None if outcome in done else lease_lost(outcome))
-            for outcome in outcomes
-        ]
+                continue
+            held = (row["job"], row["token"])
+            outcomes.append(lease_lost(row["job"]))
+            if first.setdefault(held, at) == at:
+                rows[held] = row
+        for held in _complete(session, queue, list(rows.values()), calls[0].kwargs.get("now")):
+            outcomes[first[held]] = None
+        return outcomes
 
 
 @combined_by(_CompletionsTogether())
@@ -224,8 +235,8 @@ def _completion(
 
 def _complete(
     session: Session, queue: JobQueue, rows: list[dict[str, Any]], now: datetime | None
-) -> set[str]:
-    """The ids of those that are done now."""
+) -> set[tuple[str, str]]:
+    """The ids and tokens of those that are done now."""
     if not rows:
         return set()
     session.flush()
@@ -237,11 +248,11 @@ def _complete(
         "now": now if is_pg(connection) else moment(connection, now),
     }
     if all(kind.changed is None for kind in queue.by_name.values()):
-        return set(connection.execute(sql.done, values).scalars())
-    done = [job_of(row) for row in connection.execute(sql.done_whole, values)]
-    for job in done:
+        return {(row[0], row[1]) for row in connection.execute(sql.done, values)}
+    done = [(job_of(row), row.lease_token) for row in connection.execute(sql.done_whole, values)]
+    for job, _ in done:
         tell(session, queue, job)
-    return {job.id for job in done}
+    return {(job.id, token) for job, token in done}
 
 
 def complete_with(

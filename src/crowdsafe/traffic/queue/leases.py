@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import String, Text, bindparam, update
+from sqlalchemy import Text, bindparam, update
 from sqlalchemy.orm import Session
 
 from crowdsafe.store.options import write
 from crowdsafe.store.types import UtcDateTime
-from crowdsafe.traffic.queue.finish import PROGRESS_BYTES_MAX, lease_lost, tell
+from crowdsafe.traffic.queue.finish import PROGRESS_BYTES_MAX, held_rows, lease_lost, tell
 from crowdsafe.traffic.queue.jobs import COLUMNS, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue
-from crowdsafe.traffic.queue.sql import DIALECTS, as_json, encoded, given_rows, moment, rows_value
-from crowdsafe.traffic.queue.tables import STILL_RUNNING, jobs
+from crowdsafe.traffic.queue.sql import DIALECTS, as_json, encoded, moment, rows_value
+from crowdsafe.traffic.queue.tables import jobs
 
 __all__ = ["Renewed", "renew", "report"]
 
@@ -34,13 +34,7 @@ class _Statements:
     """The statements of one dialect."""
 
     def __init__(self, dialect: str) -> None:
-        held = given_rows(dialect, {"job": String(), "token": String()})
-        mine = (
-            jobs.c.public_id == held.c.job,
-            jobs.c.queue == bindparam("the_queue"),
-            STILL_RUNNING,
-            jobs.c.lease_token == held.c.token,
-        )
+        _, mine = held_rows(dialect, {})
         self.renew = (
             update(jobs)
             .where(*mine)
