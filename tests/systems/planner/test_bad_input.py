@@ -145,13 +145,12 @@ def test_requests_that_wait_are_told_when_their_job_is_cancelled(
     assert asyncio.run(run()) == [409] * 6
 
 
-def test_a_shared_job_that_its_owner_cancels_is_made_for_who_still_waits(
-    site: Site, upstream: LiveUpstream
-) -> None:
+def test_a_shared_job_goes_on_for_who_joined_it(site: Site, upstream: LiveUpstream) -> None:
     upstream.behave(latency_s=3.0)
     owner, guest = site.person(), site.person()
     body = idea(audience="public")
     job = site.queued(owner, body)
+    assert site.send(guest, "GET", f"/jobs/{job}").status_code == 404, "not before asking for it"
 
     async def run() -> httpx.Response:
         async with httpx.AsyncClient(timeout=40) as client:
@@ -161,12 +160,33 @@ def test_a_shared_job_that_its_owner_cancels_is_made_for_who_still_waits(
             assert site.send(guest, "GET", f"/jobs/{job}").status_code == 200
             assert site.send(guest, "DELETE", f"/jobs/{job}").status_code == 404
             upstream.reset()
-            assert site.send(owner, "DELETE", f"/jobs/{job}").status_code == 200
+            kept = site.send(owner, "DELETE", f"/jobs/{job}")
+            assert (kept.status_code, kept.json()["type"]) == (409, "/problems/job-shared")
             return await ask
 
-    assert asyncio.run(run()).status_code == 200
-    assert (site.plans(owner), site.charged(owner)) == (0, 0)
-    assert site.plans(guest) == site.charged(guest) == 1
+    answer = asyncio.run(run())
+    assert answer.status_code == 200
+    assert (site.plans(owner), site.charged(owner)) == (1, 1)
+    assert (site.plans(guest), site.charged(guest)) == (0, 0)
+    plan_id, stranger = answer.json()["plan_id"], site.person()
+    assert site.get(guest, f"/plans/{plan_id}") == site.get(owner, f"/plans/{plan_id}")
+    assert site.send(stranger, "GET", f"/plans/{plan_id}").status_code == 404
+    assert site.ask(stranger, body).text == answer.text
+    assert site.send(stranger, "GET", f"/plans/{plan_id}").status_code == 200
+
+
+def test_asking_again_for_what_one_just_cancelled_makes_it(
+    site: Site, upstream: LiveUpstream
+) -> None:
+    upstream.behave(latency_s=30.0)
+    person, body = site.person(), idea()
+    job = site.queued(person, body)
+    site.wait_for(person, job, "running")
+    upstream.reset()
+    assert site.send(person, "DELETE", f"/jobs/{job}").status_code == 200
+    answer = site.ask(person, body, headers=WAIT)
+    assert answer.status_code == 200, answer.text
+    assert site.plans(person) == site.charged(person) == 1
 
 
 def test_clients_that_disconnect_leave_nothing_behind(site: Site, upstream: LiveUpstream) -> None:

@@ -31,7 +31,7 @@ from crowdsafe.systems.planner.operations.submitting import (
     KIND,
     Submitted,
     flight_of,
-    fresh_plan_id,
+    fresh_plan,
     submit,
     submit_idle,
 )
@@ -161,9 +161,9 @@ def test_what_looks_first_and_inserts_then_makes_the_plan_twice(pg_url: str) -> 
     @write(isolation="read committed")
     def look_then_insert(session: Session) -> Submitted:
         flight = flight_of(request, 1)
-        plan_id = fresh_plan_id(session, flight, 3600)
-        if plan_id is not None:
-            return Submitted(plan_id=plan_id)
+        plan = fresh_plan(session, flight, desk.settings)
+        if plan is not None:
+            return Submitted(plan_id=plan.id)
         finisher = threading.Thread(target=desk.finish, args=(claimed,))
         finisher.start()
         finisher.join(20)

@@ -51,6 +51,14 @@ class JobCancelled(CrowdsafeError):
     title = "Job cancelled"
 
 
+class JobShared(CrowdsafeError):
+    """Others asked for the same public plan and wait for this job, so it goes on to its end."""
+
+    status = 409
+    problem_type = "job-shared"
+    title = "Others wait for this job"
+
+
 class JobEnded(AlreadyMoved):
     """This job has ended, so it cannot be cancelled; `current` says how, `plan_id` where to."""
 

@@ -22,6 +22,7 @@ __all__ = [
     "PlannerBase",
     "Profile",
     "SavedSection",
+    "Sharer",
     "metadata",
 ]
 
@@ -87,6 +88,20 @@ class SavedSection(PlannerBase):
     section: Mapped[str] = mapped_column(String(60), primary_key=True)
     body: Mapped[Any] = mapped_column(Json)
     saved_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
+
+
+class Sharer(PlannerBase):
+    """A user who asked for the public plan of another's job: they may follow and read it.
+
+    ``joined_at`` is None once the plan is there; a row of a job without a plan is forgotten.
+    """
+
+    __tablename__ = "planner_sharers"
+    __table_args__ = (Index("ix_planner_sharers_joined", "joined_at"),)
+
+    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    joined_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=utcnow)
 
 
 class PaymentEvent(PlannerBase):

@@ -18,7 +18,7 @@ from crowdsafe.systems.planner.models import SYSTEM_USER_ID, Plan
 from crowdsafe.systems.planner.operations.submitting import (
     Submitted,
     flight_of,
-    fresh_plan_id,
+    fresh_plan,
     submit_idle,
 )
 from crowdsafe.systems.planner.request import PlanRequest
@@ -39,8 +39,9 @@ async def pregenerating(store: AsyncStore, queue: JobQueue, settings: PlannerSet
         await asyncio.sleep(settings.pregenerate_every_s * (0.5 + random.random()))
         try:
             await pregenerate_once(store, queue, settings)
-        except CrowdsafeError as error:
-            log.warning("nothing was made ahead of time: %s", error.message)
+        except Exception as error:
+            expected = isinstance(error, CrowdsafeError)
+            log.warning("nothing was made ahead of time: %s", error, exc_info=not expected)
 
 
 async def pregenerate_once(
@@ -81,6 +82,6 @@ def next_popular(
     asked: dict[str, int] = {row[0]: row[1] for row in counted}
     for request in sorted(STARTERS, key=lambda each: -asked.get(each.business_type.lower(), 0)):
         flight = flight_of(request, SYSTEM_USER_ID)
-        if fresh_plan_id(session, flight, settings.plan_fresh_s) is None:
+        if fresh_plan(session, flight, settings, by_anyone=True) is None:
             return request
     return None

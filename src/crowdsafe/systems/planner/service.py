@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,14 @@ from crowdsafe.errors import CrowdsafeError
 from crowdsafe.store import AsyncStore
 from crowdsafe.store.session import after_commit
 from crowdsafe.store.types import utcnow
-from crowdsafe.systems.planner.generation import Plan, Upstream, generate
+from crowdsafe.systems.planner.generation import Patience, Plan, Upstream, generate
 from crowdsafe.systems.planner.jobs import Report, Sections, forget_sections, plan_kind
 from crowdsafe.systems.planner.operations.queries import ended_jobs, get_plan, job_view
+from crowdsafe.systems.planner.operations.sharing import forget_sharers
 from crowdsafe.systems.planner.operations.submitting import (
     Submitted,
     flight_of,
-    fresh_plan_id,
+    plan_at_hand,
     submit,
 )
 from crowdsafe.systems.planner.pregenerate import pregenerating
@@ -47,8 +48,10 @@ log = logging.getLogger("crowdsafe.planner")
 
 QUEUE = "planner"
 _FAILING_SHARE = 0.5  # with a hundred calls a second, stray failures are no outage
+_WRITING_SHARE = 0.8  # of a job's time; then what is left of the plan is written offline
 _KEEP_HOUSE_EVERY_S = 60.0
 _SECTIONS_KEPT_S = 2 * 86_400.0
+_SHARERS_KEPT_S = 8 * 86_400.0
 _QUOTAS_KEPT = timedelta(days=35)
 _ROUNDS_MAX = 100
 _LOOK_AGE_S_MAX = 0.01
@@ -79,6 +82,8 @@ class Planner:
         self.trusted = trusted
         self.demo = demo
         self.upstream: Upstream | None = None
+        if self.upstream_kind == "none":
+            self.settings = replace(settings, offline_fresh_s=settings.plan_fresh_s)
         self.queue = JobQueue(
             QUEUE,
             [plan_kind(settings, store, self._make, self._told)],
@@ -155,7 +160,7 @@ class Planner:
     async def submit(
         self, user_id: int, request: PlanRequest, idempotency: tuple[str, Any] | None = None
     ) -> Submitted:
-        """As ``operations.submitting.submit``; equal requests of one process go together."""
+        """As ``operations.submitting.submit``; equal ones of a user in one process go together."""
         return await self.store.write(
             submit,
             queue=self.queue,
@@ -163,7 +168,7 @@ class Planner:
             user_id=user_id,
             request=request,
             idempotency=idempotency,
-            lane=("planner", flight_of(request, user_id)),
+            lane=("planner", flight_of(request, user_id), user_id),
         )
 
     async def find(self, user_id: int, request: PlanRequest) -> Submitted:
@@ -174,8 +179,7 @@ class Planner:
         flight = flight_of(request, user_id)
 
         async def look() -> Submitted:
-            fresh_s = self.settings.plan_fresh_s
-            plan_id = await self.store.read(fresh_plan_id, flight, fresh_s)
+            plan_id = await self.store.read(plan_at_hand, flight, self.settings, user_id)
             if plan_id is not None:
                 return Submitted(plan_id=plan_id)
             return await self.submit(user_id, request)
@@ -221,6 +225,7 @@ class Planner:
             report=report,
             offline_ok=self.settings.offline_ok,
             saved=saved,
+            patience=Patience(plan_s=_WRITING_SHARE * self.settings.job_timeout_s),
         )
 
     def _told(self, session: Session, job: Job) -> None:
@@ -251,11 +256,15 @@ class Planner:
                 for _ in range(_ROUNDS_MAX):
                     gone = await self.store.write(expire_reservations, limit=1000)
                     gone += await self.store.write(forget_sections, older_s=_SECTIONS_KEPT_S)
+                    gone += await self.store.write(forget_sharers, older_s=_SHARERS_KEPT_S)
                     gone += await self.store.write(forget_quotas, before=utcnow() - _QUOTAS_KEPT)
                     if not gone:
                         break
-            except CrowdsafeError as error:
-                log.warning("could not keep house, trying again later: %s", error.message)
+            except Exception as error:
+                expected = isinstance(error, CrowdsafeError)
+                log.warning(
+                    "could not keep house, trying again later: %s", error, exc_info=not expected
+                )
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ _ENV = {
     "IP_RATE": "ip_rate",
     "ANSWER_WITHIN_S": "answer_within_s",
     "PLAN_FRESH_S": "plan_fresh_s",
+    "OFFLINE_FRESH_S": "offline_fresh_s",
     "JOB_TIMEOUT_S": "job_timeout_s",
     "FREE_PER_DAY": "free_per_day",
     "PRO_PER_DAY": "pro_per_day",
@@ -68,6 +69,8 @@ class PlannerSettings:
     """What ``Prefer: wait`` can stretch that to; below the deadline of the server's requests."""
     plan_fresh_s: float = 3600.0
     """How long a stored plan answers an identical request."""
+    offline_fresh_s: float = 60.0
+    """The same for a plan that an upstream in trouble did not write, or not all of."""
     job_expires_s: float = 6 * 3600.0
     """A job that has not begun by then is dropped, and its unit refunded."""
     job_timeout_s: float = 300.0
@@ -144,6 +147,7 @@ _POSITIVE = (
     "queued_per_user_max",
     "answer_within_max_s",
     "plan_fresh_s",
+    "offline_fresh_s",
     "job_expires_s",
     "job_timeout_s",
     "job_attempts",

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from crowdsafe.errors import NotFound
 from crowdsafe.systems.planner import schemas
 from crowdsafe.systems.planner.api.common import JobId, PlannerDep, answers
-from crowdsafe.systems.planner.errors import JobEnded
+from crowdsafe.systems.planner.errors import JobEnded, JobShared
 from crowdsafe.systems.planner.operations import queries
 from crowdsafe.systems.planner.operations.cancelling import cancel_job
 from crowdsafe.systems.planner.operations.finishing import job_topic
@@ -31,8 +31,8 @@ async def list_jobs(planner: PlannerDep, store: StoreDep, user: CurrentUser) -> 
 async def get_job(
     job_id: JobId, planner: PlannerDep, store: StoreDep, user: CurrentUser
 ) -> Response:
-    """404 for another user's, unless its plan will be public. `last_event_id` is where the live
-    events go on from this answer."""
+    """404 for another user's, unless you asked for the same public plan. `last_event_id` is where
+    the live events go on from this answer."""
     return json_answer(await store.read(queries.job_view, planner.queue, job_id, user_id=user.id))
 
 
@@ -64,12 +64,13 @@ async def events(
 @router.delete(
     "/jobs/{job_id}",
     summary="Cancel a job",
-    responses=answers(schemas.JobBody, NotFound, JobEnded),
+    responses=answers(schemas.JobBody, NotFound, JobEnded, JobShared),
 )
 async def cancel(
     job_id: JobId, planner: PlannerDep, store: StoreDep, user: CurrentUser
 ) -> Response:
     """One that waits ends at once and gives its unit back; one that runs is told to stop, and
-    `cancel_requested` says so. Only by who asked first. 409 `job-ended` when it is too late."""
+    `cancel_requested` says so. Only by who asked first. 409 `job-ended` when it is too late,
+    and `job-shared` when others wait for it too: then it goes on."""
     await store.write(cancel_job, planner.queue, job_id, user_id=user.id)
     return json_answer(await store.read(queries.job_view, planner.queue, job_id, user_id=user.id))

@@ -38,6 +38,7 @@ router = APIRouter()
 _counted = APIRouter(route_class=CountedByAddress)
 _ROUNDS_MAX = 3
 _RETRY_AFTER_S_MAX = 60
+_CANCELLING_S = 1.0
 
 
 @_counted.post(
@@ -93,7 +94,7 @@ async def list_plans(
 
 @router.get("/plans/{plan_id}", summary="One plan", responses=answers(schemas.PlanBody, NotFound))
 async def get_plan(plan_id: PlanId, store: StoreDep, user: CurrentUser) -> Response:
-    """Yours, or a public one; else 404."""
+    """Yours, or a public one that you asked for too; else 404."""
     return json_answer(await store.read(queries.get_plan, plan_id, user_id=user.id))
 
 
@@ -107,13 +108,19 @@ async def _answer(
     asked: tuple[str, Any] | None,
     wait: Wait,
 ) -> Response:
-    """The plan, or the job that makes it. A shared job that its owner cancels is asked for anew."""
+    """The plan, or the job that makes it. After one that is just being cancelled it asks anew."""
     end = asyncio.get_running_loop().time() + wait.s
     for _ in range(_ROUNDS_MAX):
-        if asked is None:
-            submitted = await planner.find(user_id, body)
-        else:
-            submitted = await planner.submit(user_id, body, asked)
+        try:
+            if asked is None:
+                submitted = await planner.find(user_id, body)
+            else:
+                submitted = await planner.submit(user_id, body, asked)
+        except JobCancelled as error:
+            left_s = max(_CANCELLING_S, end - asyncio.get_running_loop().time())
+            if await planner.watch.ended(str(error.data["job_id"]), left_s) is None:
+                raise
+            continue
         if submitted.plan_id is not None:
             return json_answer(await planner.plan(submitted.plan_id, user_id))
         left_s = end - asyncio.get_running_loop().time()
@@ -125,9 +132,8 @@ async def _answer(
             return json_answer(await planner.plan(plan_id, user_id))
         if job.state == "failed":
             raise GenerationFailed(job_id=job.id, retry_after_s=30)
-        if job.user == str(user_id) or asked is not None:
-            break
-    raise JobCancelled(job_id=submitted.job_id)
+        raise JobCancelled(job_id=job.id)
+    raise JobCancelled(retry_after_s=1)
 
 
 async def _awaited(

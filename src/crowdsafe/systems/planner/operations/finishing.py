@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from crowdsafe.feed import publish
 from crowdsafe.systems.planner.models import SYSTEM_USER_ID, Plan, SavedSection
+from crowdsafe.systems.planner.operations.sharing import keep_sharers
 from crowdsafe.traffic.queue import Job
 from crowdsafe.traffic.quota import charge, refund
 
@@ -51,6 +52,7 @@ def store_plan(session: Session, job: Job, body: dict[str, Any]) -> dict[str, An
     session.add(plan)
     session.flush()
     charge(session, job.id)
+    keep_sharers(session, job.id)
     _forget_sections(session, job.id)
     return {"plan_id": plan.id}
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import NotFound
@@ -16,10 +16,11 @@ from crowdsafe.store.types import utcnow
 from crowdsafe.systems.planner.models import Plan
 from crowdsafe.systems.planner.operations.finishing import plan_id_of
 from crowdsafe.systems.planner.operations.profiles import quota_key, tier_of
+from crowdsafe.systems.planner.operations.sharing import given_to, is_sharer
 from crowdsafe.systems.planner.settings import PlannerSettings
 from crowdsafe.traffic.queue import Job, JobQueue, find_jobs, get_job, place_of, queue_view
 from crowdsafe.traffic.queue.jobs import COLUMNS, job_of
-from crowdsafe.traffic.queue.tables import ENDED, jobs
+from crowdsafe.traffic.queue.tables import ACTIVE, ENDED, jobs
 from crowdsafe.traffic.quota import day, quota_state
 
 __all__ = [
@@ -49,9 +50,8 @@ def plan_view(plan: Plan) -> dict[str, Any]:
 
 
 def get_plan(session: Session, plan_id: int, *, user_id: int) -> dict[str, Any]:
-    """A plan of this user's, or a public one. Raises NotFound."""
-    mine = or_(Plan.user_id == user_id, Plan.audience == "public")
-    plan = session.scalar(select(Plan).where(Plan.id == plan_id, mine))
+    """A plan of this user's, or a public one that they asked for too. Raises NotFound."""
+    plan = session.scalar(select(Plan).where(Plan.id == plan_id, given_to(user_id)))
     if plan is None:
         raise NotFound(f"There is no plan {plan_id}, or it is not yours.")
     return plan_view(plan)
@@ -89,9 +89,9 @@ def ended_jobs(session: Session, names: Collection[str], *, queue: JobQueue) -> 
 
 
 def job_for(session: Session, queue: JobQueue, job_id: str, *, user_id: int) -> Job:
-    """A job of this user's, or one whose plan will be public. Raises NotFound."""
+    """A job of this user's, or one that they joined. Raises NotFound."""
     job = get_job(session, queue, job_id)
-    if job.user != str(user_id) and job.payload.get("audience") != "public":
+    if job.user != str(user_id) and not is_sharer(session, job_id, user_id):
         raise NotFound(f"There is no job {job_id!r}, or it is not yours.")
     return job
 
@@ -149,10 +149,12 @@ def profile_view(
     now = utcnow()
     today = day(now)
     state = quota_state(session, quota_key(user_id), today, settings.per_day(tier), now=now)
-    counts = {
-        name: len(find_jobs(session, queue, user=str(user_id), state=name, limit=1000))
-        for name in ("running", "queued")
-    }
+    running, queued = session.execute(
+        select(
+            func.count().filter(jobs.c.state == "running"),
+            func.count().filter(jobs.c.state != "running"),
+        ).where(jobs.c.queue == queue.name, jobs.c.user_key == str(user_id), ACTIVE)
+    ).one()
     return {
         "user_id": user_id,
         "tier": tier,
@@ -168,7 +170,8 @@ def profile_view(
             "running_max": settings.per_user,
             "queued_max": settings.queued_per_user_max,
         },
-        **counts,
+        "running": running,
+        "queued": queued,
     }
 
 

@@ -12,21 +12,22 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from crowdsafe import write
-from crowdsafe.errors import QueueFull, TooManyQueued
+from crowdsafe.errors import QueueFull, QuotaExceeded, TooManyQueued
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.planner.models import SYSTEM_USER_ID, Plan
 from crowdsafe.systems.planner.operations.profiles import profile_of, quota_key
+from crowdsafe.systems.planner.operations.sharing import is_sharer, join_job, share_plan
 from crowdsafe.systems.planner.request import PlanRequest
 from crowdsafe.systems.planner.settings import PlannerSettings
 from crowdsafe.traffic.queue import JobQueue, Priority, cancel, enqueue
 from crowdsafe.traffic.quota import day, reserve
 from crowdsafe.writes import once
 
-__all__ = ["KIND", "Submitted", "flight_of", "fresh_plan_id", "submit"]
+__all__ = ["KIND", "Submitted", "flight_of", "fresh_plan", "plan_at_hand", "submit"]
 
 KIND = "planner.plan"
 """The kind of the jobs that make plans."""
@@ -47,14 +48,32 @@ def flight_of(request: PlanRequest, user_id: int) -> str:
     return f"user:{user_id}:{request.fingerprint()}"
 
 
-def fresh_plan_id(session: Session, flight: str, fresh_s: float) -> int | None:
-    """The latest plan of a flight that is at most ``fresh_s`` seconds old."""
-    return session.scalar(
-        select(Plan.id)
-        .where(Plan.flight == flight, Plan.created_at > utcnow() - timedelta(seconds=fresh_s))
-        .order_by(Plan.id.desc())
-        .limit(1)
-    )
+def fresh_plan(
+    session: Session, flight: str, settings: PlannerSettings, *, by_anyone: bool = False
+) -> Row[int, str, int] | None:
+    """Id, job and user of the latest plan of a flight that is young enough to be an answer.
+
+    That is ``plan_fresh_s`` for one that an upstream wrote, and ``offline_fresh_s`` for one that
+    was written, as a whole or in part, without it; with ``by_anyone`` the former for both.
+    """
+    now = utcnow()
+    young = Plan.created_at > now - timedelta(seconds=settings.plan_fresh_s)
+    offline_s = min(settings.offline_fresh_s, settings.plan_fresh_s)
+    if not by_anyone:
+        very_young = Plan.created_at > now - timedelta(seconds=offline_s)
+        young &= or_(Plan.source == "upstream", very_young)
+    found = select(Plan.id, Plan.job_id, Plan.user_id).where(Plan.flight == flight, young)
+    return session.execute(found.order_by(Plan.id.desc()).limit(1)).first()
+
+
+def plan_at_hand(
+    session: Session, flight: str, settings: PlannerSettings, user_id: int
+) -> int | None:
+    """The fresh plan of a flight, if this user was given it before."""
+    plan = fresh_plan(session, flight, settings)
+    if plan is None or not (plan.user_id == user_id or is_sharer(session, plan.job_id, user_id)):
+        return None
+    return int(plan.id)
 
 
 @write(isolation="read committed")
@@ -82,23 +101,27 @@ def submit(
       above. Had the look come first, a twin that finishes between look and insert would be missed
       and the plan made and paid twice.
     - The twin is cancelled or fails: the same wait; the key is free, there is no plan, and this
-      request gets a job and a unit of its own.
+      request gets a job and a unit of its own. One that is told to stop, but has not: JobCancelled.
     - The twin finished before: the plan is there.
 
-    So no wait happens while this transaction holds anything but its own new row (and, with an
-    idempotency key, that key's record), and the quota's row is locked last: no deadlock. On SQLite
-    there is one writer, and each case is one of the first or the last. Quota and job commit
-    together or not at all: a unit is never reserved for a job that is not there.
+    Locks are taken in one order: the record of the idempotency key, the user's turn to enqueue,
+    the job's row (one's own, a twin's to join it, an idle one's to take its place), profile and
+    quota. Who ends a job takes its row and then the quota's too, so none of this waits in a
+    circle; combined calls are all one user's. Where a database finds a circle all the same, the
+    transaction is run again. On SQLite there is one writer, and each case is one of the first or
+    the last. Quota and job commit together or not at all: a unit is never reserved for a job that
+    is not there.
 
     Holds: one job and one plan at a time for a flight, over all processes. Does not hold: one
-    plan for ever; a plan older than ``plan_fresh_s`` is made and charged anew.
+    plan for ever: one older than ``plan_fresh_s`` is made and charged anew, and after
+    ``offline_fresh_s`` one that was written offline because the upstream was in trouble.
     Proved by ``tests/systems/planner/test_guarantees.py``, ``tests/systems/planner/test_flow.py``.
 
     With ``idempotency`` (key, what was asked) the first answer under this user's key is stored
     with its effects, and later calls get it: one key is never more than one job.
 
     Raises, in this order, QuotaExceeded, TooManyQueued and QueueFull, and nothing is stored then;
-    KeyReused.
+    KeyReused, JobCancelled.
     """
 
     def run() -> Submitted:
@@ -155,15 +178,35 @@ def _submit(
             cancel(session, queue, found.job.id, only_waiting=True)
             found, refusal = _enqueued(insert)
         if found is not None and not found.created:
+            join_job(session, found.job, user_id)
             return Submitted(job_id=found.job.id)
-        plan_id = fresh_plan_id(session, flight, settings.plan_fresh_s)
-        if plan_id is not None:
-            savepoint.rollback()
-            return Submitted(plan_id=plan_id)
+        plan = _stored_or_reserved(session, settings, flight, user_id, job_id)
+        if plan is None:
+            if refusal is not None:
+                raise refusal
+            return Submitted(job_id=job_id)
+        savepoint.rollback()
+    share_plan(session, plan.job_id, plan.user_id, user_id)
+    return Submitted(plan_id=plan.id)
+
+
+def _stored_or_reserved(
+    session: Session, settings: PlannerSettings, flight: str, user_id: int, job_id: str
+) -> Row[int, str, int] | None:
+    """The plan that is stored, or None with a unit reserved for the job that makes one.
+
+    Who has no unit left keeps a plan that was written offline as long as any other.
+    """
+    plan = fresh_plan(session, flight, settings)
+    if plan is not None:
+        return plan
+    try:
         _reserve(session, settings, user_id, job_id)
-        if refusal is not None:
-            raise refusal
-    return Submitted(job_id=job_id)
+    except QuotaExceeded:
+        plan = fresh_plan(session, flight, settings, by_anyone=True)
+        if plan is None:
+            raise
+    return plan
 
 
 def _enqueued(insert: Callable[[], Any]) -> tuple[Any, TooManyQueued | QueueFull | None]:

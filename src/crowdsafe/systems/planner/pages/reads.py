@@ -97,7 +97,7 @@ def idea(session: Session, planner: Planner, user: User, *, again: str = "") -> 
 
 
 def job(session: Session, planner: Planner, user: User, *, job_id: str) -> dict[str, Any]:
-    """One job of this user's, or one whose plan is public. Raises NotFound."""
+    """One job of this user's, or one that they joined. Raises NotFound."""
     view = queries.job_view(session, planner.queue, job_id, user_id=user.id)
     found = get_job(session, planner.queue, job_id)
     shown = _job(view)
@@ -136,7 +136,10 @@ def plans(
 
 
 def plan(session: Session, _planner: Planner, user: User, *, plan_id: int) -> dict[str, Any]:
-    """One plan of this user's, or a public one, ready to be drawn. Raises NotFound."""
+    """One plan of this user's, or a public one that they asked for too, ready to be drawn.
+
+    Raises NotFound.
+    """
     view = queries.get_plan(session, plan_id, user_id=user.id)
     body = {name: value for name, value in view.items() if name in Plan.model_fields}
     found = Plan.from_json(body)
