@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -46,7 +47,7 @@ def worker() -> int:
     from crowdsafe.server.serving import run_worker
 
     try:
-        return run_worker()
+        return _quickly(run_worker())
     except CrowdsafeError as error:
         return _complain(" ".join(error.message.split()))
 
@@ -66,7 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
         prepare(settings)
         _announce(options, listener.getsockname()[1])
         if options.workers == 1:
-            return serving.run_here(settings, listener)
+            return _quickly(serving.run_here(settings, listener))
         return serving.run_workers(settings, listener, options.workers)
 
 
@@ -81,7 +82,7 @@ def _work(options: argparse.Namespace) -> int:
     )
     prepare(settings)
     print("crowdsafe does jobs  (Ctrl-C ends it)", flush=True)
-    return work(settings)
+    return _quickly(work(settings))
 
 
 def _announce(options: argparse.Namespace, port: int) -> None:
@@ -128,6 +129,12 @@ def _database(database: str | None, data: Path) -> str:
     from crowdsafe.server.data import database_url
 
     return database_url(database, data)
+
+
+def _quickly(code: int) -> int:
+    """Spare the interpreter its last look for garbage: a large process stops a second sooner."""
+    gc.freeze()
+    return code
 
 
 def _complain(message: str) -> int:

@@ -26,6 +26,9 @@ from crowdsafe.web.problem import UnreadableBody
         rb'{"note": "a\u0000b"}',
         rb'{"a\u0000": 1}',
         rb'[["\u0000"]]',
+        rb'{"note": "\ud800"}',
+        rb'{"\uDFFF x": 1}',
+        rb'["\udc00\ud800"]',
     ],
 )
 def test_refused(body: bytes) -> None:
