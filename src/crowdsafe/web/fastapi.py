@@ -43,6 +43,7 @@ from crowdsafe.web.problem import (
     problem_of,
 )
 from crowdsafe.web.problem_pages import router as problem_pages
+from crowdsafe.web.rate_limit import RateLimitHeaders
 from crowdsafe.web.services import Services, services_of
 
 __all__ = [
@@ -100,7 +101,8 @@ def install(
     limits: Limits | None = None,
     requests: OpenRequests | None = None,
 ) -> None:
-    """Make ``app`` answer every error as a problem, and guard it by ``limits``.
+    """Make ``app`` answer every error as a problem, guard it by ``limits``, and tell clients what
+    is left of the rate limits that endpoints set by ``limit_request``.
 
     Adds the pages ``/problems`` and ``/problems/{slug}``. Call it once, last: the guard is the
     outermost middleware then. ``services`` may come later, as ``app.state.crowdsafe``;
@@ -112,6 +114,7 @@ def install(
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.include_router(problem_pages)
+    app.add_middleware(RateLimitHeaders)
     app.add_middleware(Guard, limits=limits, requests=requests)
     _document(app)
 

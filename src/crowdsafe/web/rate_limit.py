@@ -70,7 +70,9 @@ class RateLimitHeaders:
     """ASGI middleware that tells, with each answer, of the limits that the request has passed.
 
     Put it outside of what turns errors into answers, so that a 429 has the headers too. It sets
-    no limit itself: ``limit_request`` does. Proved by ``tests/web/test_rate_limit.py``.
+    no limit itself: ``limit_request`` does. Inside another one it does nothing: an application
+    that ``crowdsafe.web.fastapi.install`` was called for has it.
+    Proved by ``tests/web/test_rate_limit.py``.
     """
 
     def __init__(self, app: App) -> None:
@@ -78,7 +80,7 @@ class RateLimitHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or _NOTES in scope:
             await self.app(scope, receive, send)
             return
         notes: list[_Noted] = []

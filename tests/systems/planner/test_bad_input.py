@@ -45,8 +45,26 @@ def test_a_bad_request_is_422_and_costs_nothing(site: Site, changes: dict[str, A
     answer = site.client.post(address, content=raw, headers=headers)
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+    if "\ud800" not in changes.get("idea", ""):  # that is refused before any route
+        _check_rate_headers(answer)
     quota = site.get(person, "/profile")["quota"]
     assert (quota["used"], quota["reserved"]) == (0, 0)
+
+
+def test_a_body_that_is_no_json_is_counted_and_told_so(site: Site) -> None:
+    person = site.person()
+    address = f"{site.servers[0].base_url}{API}/plans"
+    headers = {"Authorization": f"Bearer {person.token}", "Content-Type": "application/json"}
+    answer = site.client.post(address, content=b'{"idea": ', headers=headers)
+    assert answer.status_code in (400, 422), answer.text
+    _check_rate_headers(answer)
+    _check_rate_headers(site.send(None, "POST", "/plans", idea()))
+    assert "RateLimit" not in site.send(person, "GET", "/plans").headers
+
+
+def _check_rate_headers(answer: httpx.Response) -> None:
+    assert answer.headers.get_list("RateLimit-Policy") == ['"planner-address";q=1200;w=60']
+    assert answer.headers["RateLimit"].startswith('"planner-address";r=')
 
 
 def test_a_megabyte_of_idea_is_refused_by_its_size(site: Site) -> None:

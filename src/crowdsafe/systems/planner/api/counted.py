@@ -8,13 +8,9 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from crowdsafe.errors import CrowdsafeError
 from crowdsafe.systems.planner.api.common import planner_of
-from crowdsafe.traffic.rates.rate import refused
 from crowdsafe.web.client_address import address_key, client_address
-from crowdsafe.web.fastapi import problem_answer
-from crowdsafe.web.problem import problem_of
-from crowdsafe.web.rate_limit import rate_limit_headers
+from crowdsafe.web.rate_limit import limit_request
 
 __all__ = ["CountedByAddress"]
 
@@ -24,7 +20,7 @@ NAME = "planner-address"
 class CountedByAddress(APIRoute):
     """A route whose requests are counted by client address before anything else is done.
 
-    Its answers and refusals say in RateLimit headers what is left.
+    Its answers and refusals, of whatever kind, say in RateLimit headers what is left.
 
     Holds: what comes after (login, body, database) is never reached by more requests of one
     address than the rate allows in any window, over all processes, and one client's requests do
@@ -40,17 +36,7 @@ class CountedByAddress(APIRoute):
         async def counted(request: Request) -> Response:
             planner = planner_of(request)
             key = address_key(client_address(request, planner.trusted))
-            decision = await planner.limiter.check(key)
-            try:
-                if not decision.allowed:
-                    raise refused(decision)
-                answer = await handler(request)
-            except CrowdsafeError as error:
-                if error.status == 500:
-                    raise
-                answer = problem_answer(problem_of(error))
-            for name, text in rate_limit_headers(NAME, decision).items():
-                answer.headers.setdefault(name, text)
-            return answer
+            await limit_request(request, planner.limiter, key, name=NAME)
+            return await handler(request)
 
         return counted
