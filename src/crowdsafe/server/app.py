@@ -81,7 +81,7 @@ def prepare(settings: ServerSettings) -> None:
     store = Store(settings.database)
     try:
         store.create_all(*_TABLES)
-        PlannerSettings.from_env()
+        PlannerSettings.from_env().check_shared(valkey=settings.valkey is not None)
         TrustedProxies.parse(settings.trusted_proxies)
         if settings.demo:
             passwords = Passwords(threads=1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from crowdsafe import AsyncStore, Store, write
 from crowdsafe.errors import ConfigError, KeyReused, QueueFull, QuotaExceeded, TooManyQueued
 from crowdsafe.identity import seed_demo_users
+from crowdsafe.server.app import ServerSettings, prepare
 from crowdsafe.systems.planner import demo
 from crowdsafe.systems.planner.api.prefer import wait_of
 from crowdsafe.systems.planner.generation import offline_plan
@@ -424,6 +426,9 @@ def test_the_prefer_header(headers: list[str], s: float, applied: str | None) ->
     ("name", "value"),
     [
         ("UPSTREAM_URL", "ftp://example.org"),
+        ("UPSTREAM_URL", "http://"),
+        ("UPSTREAM_KEY", "a key of words"),
+        ("RUNNING_MAX", "257"),
         ("RUNNING_MAX", "0"),
         ("RUNNING_MAX", "many"),
         ("FREE_PER_DAY", "-1"),
@@ -434,6 +439,25 @@ def test_the_prefer_header(headers: list[str], s: float, applied: str | None) ->
 def test_a_setting_that_makes_no_sense_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}|{name.lower()}"):
         PlannerSettings.from_env({f"CROWDSAFE_PLANNER_{name}": value})
+
+
+def test_a_limit_that_the_database_cannot_hold_is_named_at_the_start() -> None:
+    large = PlannerSettings.from_env({"CROWDSAFE_PLANNER_IP_RATE": "20000/minute"})
+    large.check_shared(valkey=True)
+    with pytest.raises(ConfigError, match="CROWDSAFE_PLANNER_IP_RATE"):
+        large.check_shared(valkey=False)
+    with pytest.raises(ConfigError, match="CROWDSAFE_PLANNER_PAYMENT_SECRET"):
+        PlannerSettings(payment_secret=" ")
+
+
+def test_what_cannot_be_used_stops_the_start_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("IP_RATE", "20000/minute"), ("UPSTREAM_KEY", "a key of words")):
+        with monkeypatch.context() as env, pytest.raises(ConfigError, match=name) as refused:
+            env.setenv(f"CROWDSAFE_PLANNER_{name}", value)
+            prepare(ServerSettings(database=f"sqlite:///{tmp_path / 'start.db'}"))
+        assert "\n" not in refused.value.message
 
 
 def test_settings_come_from_the_environment_and_keep_their_secrets() -> None:

@@ -9,6 +9,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -209,6 +210,16 @@ def test_an_unknown_payer_is_parked_until_an_admin_says_whose_it_is(site: Site) 
     assert statuses(site.at_once(asks)) == {200: 1, 409: 5}
     assert tier(site, person) == "pro_plus"
     assert deliver(site, news).json()["duplicate"] is True
+
+
+def test_an_event_whose_id_holds_slashes_is_assigned(site: Site) -> None:
+    person, admin = site.person(), site.person(roles=["admin"])
+    news = event("nobody@example.org", "pro", id=f"evt/{person.username}/assign")
+    assert deliver(site, news).json()["state"] == "parked"
+    path = f"/payments/{quote(news['id'], safe='')}/assign"
+    answer = site.send(admin, "POST", path, {"username": person.username})
+    assert (answer.status_code, answer.json()["id"]) == (200, news["id"])
+    assert tier(site, person) == "pro"
 
 
 def test_a_parked_event_that_is_assigned_late_does_not_undo_a_newer_one(site: Site) -> None:

@@ -243,9 +243,7 @@ class Planner:
         if url is None:
             log.info("no upstream is configured: plans are made offline, and marked as such")
             return
-        self.upstream = Upstream(
-            url, settings.upstream_key, settings.upstream_model, settings.upstream_timeout_s
-        )
+        self.upstream = settings.upstream_at(url)
         stack.push_async_callback(self.upstream.close)
 
     async def _keep_house(self) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.systems.planner.generation import Upstream
 from crowdsafe.traffic.rates import Rate
+from crowdsafe.traffic.rates.database import DATABASE_LIMIT_MAX
 
 __all__ = ["DEMO_PAYMENT_SECRET", "TIERS", "PlannerSettings"]
 
@@ -16,6 +18,8 @@ DEMO_PAYMENT_SECRET = "crowdsafe-demo-payments"  # noqa: S105 - the demo's, whic
 """What signs payment events in the demo, when no other secret is given."""
 
 TIERS = ("free", "pro", "pro_plus")
+CONCURRENCY_MAX = 256
+"""Jobs that one worker can run at a time."""
 _PREFIX = "CROWDSAFE_PLANNER_"
 _ENV = {
     "UPSTREAM_URL": "upstream_url",
@@ -102,10 +106,35 @@ class PlannerSettings:
             Rate.parse(self.ip_rate)
         except ConfigError as error:
             raise ConfigError(f"CROWDSAFE_PLANNER_IP_RATE: {error.message}") from None
-        if self.upstream_url is not None and not self.upstream_url.startswith(
-            ("http://", "https://")
+        if self.running_max > CONCURRENCY_MAX:
+            raise ConfigError(f"CROWDSAFE_PLANNER_RUNNING_MAX must be at most {CONCURRENCY_MAX}")
+        if self.payment_secret is not None and not self.payment_secret.strip():
+            raise ConfigError("CROWDSAFE_PLANNER_PAYMENT_SECRET is empty; leave it out for none")
+        self._check_upstream()
+
+    def _check_upstream(self) -> None:
+        url = "http://127.0.0.1" if self.upstream_url is None else self.upstream_url
+        for variable, given in (
+            ("URL", (url, "", "default")),
+            ("KEY", ("http://127.0.0.1", self.upstream_key, "default")),
+            ("MODEL", ("http://127.0.0.1", "", self.upstream_model)),
         ):
-            raise ConfigError("CROWDSAFE_PLANNER_UPSTREAM_URL must begin with http:// or https://")
+            try:
+                Upstream(*given)
+            except ConfigError as error:
+                raise ConfigError(f"{_PREFIX}UPSTREAM_{variable}: {error.message}") from None
+
+    def upstream_at(self, url: str) -> Upstream:
+        """The service that these settings describe, at an address. Raises ConfigError."""
+        return Upstream(url, self.upstream_key, self.upstream_model, self.upstream_timeout_s)
+
+    def check_shared(self, *, valkey: bool) -> None:
+        """Whether processes can share these limits in what there is. Raises ConfigError."""
+        if not valkey and Rate.parse(self.ip_rate).limit > DATABASE_LIMIT_MAX:
+            raise ConfigError(
+                f"CROWDSAFE_PLANNER_IP_RATE: without Valkey at most {DATABASE_LIMIT_MAX} in a "
+                "window; give a shorter window"
+            )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

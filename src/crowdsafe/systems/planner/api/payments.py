@@ -97,7 +97,7 @@ async def payments(
 
 
 @router.post(
-    "/payments/{event_id}/assign",
+    "/payments/{event_id:path}/assign",
     summary="Say whose a parked payment is",
     responses=answers(schemas.Payment, Forbidden, NotFound, AlreadyAssigned),
 )
