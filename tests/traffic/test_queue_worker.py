@@ -39,6 +39,7 @@ from crowdsafe.traffic.queue import (
     find_jobs,
     get_job,
 )
+from crowdsafe.traffic.queue.attempt import Ended
 
 
 async def put(store: AsyncStore, queue: JobQueue, kind: str = "job", **asked: Any) -> str:
@@ -359,6 +360,83 @@ def test_a_lease_that_cannot_be_renewed_stops_the_job_before_it_ends(queue_url: 
                 raise DatabaseUnavailable
 
         worker._store = Away()  # type: ignore[assignment]
+
+    run(main())
+
+
+class Overlap:
+    """The executions of a sync job that pays no heed to being told to stop."""
+
+    def __init__(self, takes_s: float) -> None:
+        self.takes_s = takes_s
+        self.count = self.most = self._now = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, job: RunningJob) -> None:
+        with self._lock:
+            self.count += 1
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(self.takes_s)
+        with self._lock:
+            self._now -= 1
+
+
+def test_a_job_that_still_unwinds_is_not_begun_beside_itself(queue_url: str) -> None:
+    """Its lease is lost while the loop stands still, and taken back by this worker's own sweep."""
+    work = Overlap(1.5)
+
+    async def main() -> None:
+        queue = queue_of(Kind("job", work, lease_s=0.6, attempts=20))
+        async with opened(queue_url) as store, Worker(store, queue).running() as worker:
+            job_id = await put(store, queue)
+            await job_in(store, queue, job_id, "running")
+            time.sleep(1)  # noqa: ASYNC251
+            job = await job_in(store, queue, job_id, "done", "failed")
+            assert (job.state, work.most) == ("done", 1)
+            assert job.attempts == work.count == worker.stats.lost + 1 >= 2
+            assert (worker.stats.done, worker.stats.running) == (1, 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel"])
+def test_a_thread_that_does_not_stop_holds_its_job_until_it_returns(
+    queue_url: str, end: str
+) -> None:
+    work = Overlap(1.2)
+
+    async def main() -> None:
+        timeout_s = 0.2 if end == "timeout" else 60
+        kind = Kind("job", work, lease_s=0.6, timeout_s=timeout_s, attempts=2, retry_wait_s=0.01)
+        queue = queue_of(kind, per_user=1)
+        async with opened(queue_url) as store, Worker(store, queue).running():
+            job_ids = [await put(store, queue), await put(store, queue)]
+            for job_id in job_ids if end == "cancel" else []:
+                await job_in(store, queue, job_id, "running")
+                await store.write(cancel, queue, job_id)
+            jobs = await all_ended(store, queue, 2)
+            assert work.most == 1
+        assert {job.state for job in jobs} == {"failed" if end == "timeout" else "cancelled"}
+        assert work.count >= 2
+
+    run(main())
+
+
+def test_an_attempt_that_is_stopped_before_its_first_step_frees_its_slot(queue_url: str) -> None:
+    async def main() -> None:
+        queue = queue_of(Kind("job", nothing))
+        async with opened(queue_url) as store:
+            worker = Worker(store, queue)
+            job_ids = [await put(store, queue), await put(store, queue)]
+            await worker._claim(2)
+            cut, given_back = sorted(worker._attempts, key=lambda one: job_ids.index(one.id))
+            cut.task.cancel()
+            given_back.interrupt(Ended.GIVEN_BACK)
+            await eventually(lambda: not worker.stats.running)
+            assert worker.stats.lost == 1
+            states = [(await store.read(get_job, queue, job_id)).state for job_id in job_ids]
+            assert states == ["running", "queued"]
 
     run(main())
 

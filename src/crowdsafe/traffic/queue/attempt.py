@@ -57,6 +57,8 @@ class Attempt:
     """Runs a claimed job in a task of its own. Times are ``time.monotonic()``."""
 
     __slots__ = (
+        "_begun",
+        "_how",
         "_interrupted",
         "_on_end",
         "_queue",
@@ -87,15 +89,22 @@ class Attempt:
         self._store = store
         self._queue = queue
         self._threads = threads
+        self._begun = False
         self._running = True
         self._interrupted: Ended | None = None
+        self._how = Ended.LOST
         self._on_end: Callable[[Attempt, Ended], None]
         self.renewed(began)
 
     def start(self, on_end: Callable[[Attempt, Ended], None]) -> None:
-        """Begin; ``on_end`` is called with how it ended."""
+        """Begin; ``on_end`` is called with how it ended, also when its task never ran."""
         self._on_end = on_end
         self.task = asyncio.get_running_loop().create_task(self._run())
+        self.task.add_done_callback(self._tell_end)
+
+    def _tell_end(self, _task: asyncio.Task[None]) -> None:
+        self._running = False
+        self._on_end(self, self._how)
 
     @property
     def renewable(self) -> bool:
@@ -114,17 +123,18 @@ class Attempt:
         if self._running and self._interrupted is None:
             self._interrupted = why
             self.job.cancelled.set()
-            self.task.cancel()
+            if self._begun:
+                self.task.cancel()
 
     async def _run(self) -> None:
-        how = Ended.LOST
+        self._begun = True
         try:
-            how = await self._attempt()
+            if self._interrupted is None:
+                self._how = await self._attempt()
+            else:
+                self._how = await self._stopped(self._interrupted)
         except Exception:
             log.exception("job %s could not be ended; its lease runs out by itself", self.id)
-        finally:
-            self._running = False
-            self._on_end(self, how)
 
     async def _attempt(self) -> Ended:
         try:
@@ -192,16 +202,16 @@ class Attempt:
         await self.job.last_progress()
         held = (self._queue, self.id, self.token)
         try:
+            if self.job.left_running or why is Ended.LOST:
+                log.warning("job %s ends here; its lease is lost, or runs out by itself", self.id)
+                return Ended.LOST
             if why is Ended.CANCELLED:
                 await self._settle(
                     partial(self._store.write, stop, *held, isolation="read committed")
                 )
-            elif why is Ended.GIVEN_BACK and not self.job.left_running:
+            else:
                 held_here = {self.id: self.token}
                 await self._settle(partial(self._store.write, give_back, self._queue, held_here))
-            else:
-                log.warning("job %s ends here; its lease is lost, or runs out by itself", self.id)
-                return Ended.LOST
         except LeaseLost as error:
             return self._lost(error)
         return why

@@ -105,6 +105,7 @@ class _Statements:
                 jobs.c.expires_at > now,
                 among(dialect, jobs.c.kind, "kinds"),
                 not_among(dialect, jobs.c.user_key, "users_full"),
+                not_among(dialect, jobs.c.public_id, "without"),
             )
             .order_by(jobs.c.rank, jobs.c.id)
             .limit(bindparam("at_most", type_=Integer))
@@ -160,11 +161,13 @@ def claim(
     limit: int,
     *,
     kinds: Iterable[str] | None = None,
+    without: Iterable[str] = (),
     now: datetime | None = None,
 ) -> list[Claimed]:
     """Take at most ``limit`` (1 to 256) jobs whose turn it is, and lease them to the caller.
 
-    ``kinds`` are those that the caller can run, all of the queue's without it.
+    ``kinds`` are those that the caller can run, all of the queue's without it; ``without`` are ids
+    of jobs that it must not get, since an earlier attempt at them has not ended there yet.
 
     Holds, at READ COMMITTED and in any number of processes: no job is in two leases; never more
     than ``per_user``, the kind's and the queue's ``running_max`` run; of the jobs that these limits
@@ -178,7 +181,7 @@ def claim(
     if not 1 <= limit <= CLAIM_MAX:
         raise InvalidInput(f"a claim takes 1 to {CLAIM_MAX} jobs", field="limit")
     session.flush()
-    taking = _Claim(session.connection(), queue, kinds, now)
+    taking = _Claim(session.connection(), queue, kinds, without, now)
     claimed = taking.take(limit)
     for one in claimed:
         changed = queue.by_name[one.job.kind].changed
@@ -245,6 +248,7 @@ class _Claim:
         connection: Connection,
         queue: JobQueue,
         kinds: Iterable[str] | None,
+        without: Iterable[str],
         now: datetime | None,
     ) -> None:
         self._connection = connection
@@ -252,6 +256,7 @@ class _Claim:
         self._sql = _SQL[connection.dialect.name]
         self._values = {"the_queue": queue.name}
         self._kinds = [name for name in queue.by_name if kinds is None or name in set(kinds)]
+        self._without = listed(connection, without)
         self._time = self._lock()
         self._room = _Room(queue)
         for user, kind, priority, count in connection.execute(self._sql.running, self._values):
@@ -330,6 +335,7 @@ class _Claim:
             "now": self._now,
             "kinds": listed(self._connection, kinds),
             "users_full": listed(self._connection, self._room.users_full()),
+            "without": self._without,
             "at_most": at_most,
         }
         return list(self._connection.execute(self._sql.next, values).all())

@@ -46,7 +46,8 @@ class Kind:
     transaction. ``running_max`` bounds the running jobs of this kind over all processes. A job is
     begun at most ``attempts`` times; between two of them it waits a random time of up to
     ``retry_wait_s * 2**(attempts so far - 1)``, at most 300. ``lease_s`` without a sign of life
-    from its worker and the job is given to another; ``timeout_s`` ends one attempt.
+    from its worker and the job is given to another; ``timeout_s`` ends one attempt. A sync ``run``
+    cannot be stopped: its attempt ends, and the next begins, when it has returned.
 
     ``dropped(session, job)`` runs in the transaction that ends a job as failed, cancelled or
     expired, in whichever process does that. ``changed(session, job)`` runs in the transaction of

@@ -20,7 +20,7 @@ from crowdsafe.traffic.queue.kinds import JobQueue
 from crowdsafe.traffic.queue.leases import renew
 from crowdsafe.traffic.queue.nudge import listeners
 from crowdsafe.traffic.queue.sweep import SWEEP_MAX, sweep
-from crowdsafe.traffic.queue.threads import Threads
+from crowdsafe.traffic.queue.threads import GRACE_S, Threads
 
 __all__ = ["Worker", "WorkerStats"]
 
@@ -55,7 +55,9 @@ class Worker:
     Does not hold: that a job runs in one place only. A process that is stopped (SIGSTOP) or blocks
     its event loop past its lease may run on beside the one that took over, until it notices: its
     completion and ``finish_with`` are refused, its effects outside the database are not. A sync
-    ``run`` cannot be stopped, only told (``cancelled``). A process that is stopped in the middle of
+    ``run`` cannot be stopped, only told (``cancelled``): until it returns it keeps its slot here
+    and, while that can be renewed, its lease; this worker does not begin the same job beside it.
+    A process that is stopped in the middle of
     a claim holds up the queue's other claims: on PostgreSQL until the server ends its transaction
     (``deadline_s + grace_s`` of the store's settings), on SQLite until it goes on or is killed.
     Proved by ``tests/traffic/test_queue_worker.py`` and ``tests/traffic/test_queue_kill.py``.
@@ -83,7 +85,7 @@ class Worker:
         self._kinds = None if kinds is None else [queue.kind(name).name for name in kinds]
         self._poll_s = poll_s
         self._store = store
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: set[Attempt] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
@@ -130,6 +132,7 @@ class Worker:
         if self._tasks:
             return
         self._loop = asyncio.get_running_loop()
+        self._threads.begin()
         self._claiming = True
         for work in (self._claim_on, self._renew_on, self._watch_on, self._sweep_on):
             name = f"crowdsafe-queue-{self.queue.name}{work.__name__}"
@@ -148,22 +151,23 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=_STOP_S_MAX)  # a claim may be under way
         await self._all_ended(timeout)
-        for attempt in list(self._attempts.values()):
+        self._threads.end()
+        for attempt in list(self._attempts):
             attempt.interrupt(Ended.GIVEN_BACK)
-        await self._all_ended(_STOP_S_MAX)
+        await self._all_ended(GRACE_S + 1)
         listeners.discard(self)
         tasks, self._tasks, self._loop = self._tasks, [], None
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_S_MAX)
-        for attempt in self._attempts.values():
+        for attempt in self._attempts:
             log.warning("job %s did not stop; its lease runs out by itself", attempt.id)
             attempt.task.cancel()
         self._threads.close()
 
     async def _all_ended(self, timeout: float) -> None:
-        running = [attempt.task for attempt in self._attempts.values()]
+        running = [attempt.task for attempt in self._attempts]
         if running:
             await asyncio.wait(running, timeout=max(0.0, timeout))
 
@@ -201,15 +205,16 @@ class Worker:
 
     async def _claim(self, free: int) -> int:
         began = time.monotonic()
-        claimed = await self._store.write(claim, self.queue, free, kinds=self._kinds)
+        here = [attempt.id for attempt in self._attempts]
+        claimed = await self._store.write(claim, self.queue, free, kinds=self._kinds, without=here)
         for one in claimed:
             attempt = Attempt(self._store, self.queue, one, began, self._threads)
-            self._attempts[attempt.id] = attempt
+            self._attempts.add(attempt)
             attempt.start(self._ended)
         return len(claimed)
 
     def _ended(self, attempt: Attempt, how: Ended) -> None:
-        self._attempts.pop(attempt.id, None)
+        self._attempts.discard(attempt)
         if how in self._counts:
             self._counts[how] += 1
         self._wake.set()
@@ -222,7 +227,7 @@ class Worker:
             await _set_within(self._beat, self._beat_s * random.uniform(0.8, 1))
             self._beat.clear()
             by_length: dict[float, list[Attempt]] = {}
-            for attempt in self._attempts.values():
+            for attempt in self._attempts:
                 if attempt.renewable:
                     by_length.setdefault(attempt.kind.lease_s, []).append(attempt)
             for lease_s, attempts in by_length.items():
@@ -245,7 +250,7 @@ class Worker:
         while True:
             await asyncio.sleep(self._watch_s)
             now = time.monotonic()
-            for attempt in list(self._attempts.values()):
+            for attempt in list(self._attempts):
                 if attempt.lease_ends <= now:
                     attempt.interrupt(Ended.LOST)
 
