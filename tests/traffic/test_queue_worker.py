@@ -38,6 +38,7 @@ from crowdsafe.traffic.queue import (
     enqueue,
     find_jobs,
     get_job,
+    threads,
 )
 from crowdsafe.traffic.queue.attempt import Ended
 
@@ -402,8 +403,9 @@ def test_a_job_that_still_unwinds_is_not_begun_beside_itself(queue_url: str) -> 
 
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
 def test_a_thread_that_does_not_stop_holds_its_job_until_it_returns(
-    queue_url: str, end: str
+    queue_url: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(threads, "GRACE_S", 0.1)
     work = Overlap(1.2)
 
     async def main() -> None:
