@@ -221,7 +221,7 @@ def test_nothing_but_bad_answers_makes_an_offline_plan() -> None:
             offline = offline_plan(REQUEST)
             assert (plan.source, plan.model) == ("offline", None)
             assert plan.sections == offline.sections
-            assert plan.calls == 7 * 2
+            assert 3 * 2 <= plan.calls <= 5 * 2, "three in vain, and what ran beside the third"
 
     run(go())
 
@@ -322,6 +322,19 @@ def test_a_busy_or_misunderstood_service_does_not_open_the_breaker() -> None:
             assert plan.source == "upstream"
             assert plan.calls > CALLS + 4
             assert (await breaker.state()).state == "closed"
+
+    run(go())
+
+
+def test_a_service_that_asks_for_a_long_pause_is_left_alone_by_all_plans() -> None:
+    async def go() -> None:
+        breaker = InProcessBreaker("upstream", BreakerSettings(failures=3))
+        async with service(rate_429=1.0, retry_after_s=3600) as (serving, upstream):
+            for _ in range(10):
+                plan = await generate(REQUEST, upstream, breaker=breaker, patience=HASTY)
+                assert plan.source == "offline"
+            assert serving.stats.calls == 3
+            assert (await breaker.state()).state == "open"
 
     run(go())
 

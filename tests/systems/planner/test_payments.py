@@ -246,6 +246,8 @@ def test_a_parked_event_that_is_assigned_late_does_not_undo_a_newer_one(site: Si
         json.dumps(event("x", type="tier.stolen")).encode(),
         json.dumps(event("x", at="2026-01-01T00:00:00")).encode(),
         json.dumps(event("x", at="2126-01-01T00:00:00Z")).encode(),
+        json.dumps(event("x", at="0001-01-01T00:00:00+23:00")).encode(),
+        json.dumps(event("x", at=1)).encode(),
         json.dumps(event("x", id="")).encode(),
         json.dumps(event("x", id="a" * 201)).encode(),
         json.dumps({**event("x"), "payer": 7}).encode(),

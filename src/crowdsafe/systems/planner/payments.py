@@ -10,10 +10,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from datetime import timedelta
-from typing import Annotated, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from crowdsafe.errors import InvalidInput
 from crowdsafe.store.types import utcnow
@@ -31,6 +40,19 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
 
+def _not_a_number(at: Any) -> Any:
+    if isinstance(at, int | float):
+        raise ValueError("a moment is written as ISO 8601 with an offset")  # noqa: TRY004
+    return at
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a moment lies between the years 1 and 9999, in UTC too") from None
+
+
 class PaymentNews(BaseModel):
     """What a payment event says. ``at`` orders the events of one payer; ISO 8601 with offset."""
 
@@ -40,7 +62,7 @@ class PaymentNews(BaseModel):
     type: Literal["tier.purchased", "tier.cancelled"]
     payer: Word
     tier: Literal["free", "pro", "pro_plus"] = "free"
-    at: AwareDatetime
+    at: Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PaymentNews:

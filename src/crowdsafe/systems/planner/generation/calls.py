@@ -21,6 +21,9 @@ from crowdsafe.traffic.retry import retrying
 
 __all__ = ["Breaker", "Calls", "Patience"]
 
+_LONG_PAUSE_S = 30.0
+_BAD_MAX = 3
+
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -59,6 +62,7 @@ class Calls:
         self._patience = patience
         self._offline_ok = offline_ok
         self._failure: CrowdsafeError | None = None
+        self._bad = 0
         self._until = time.monotonic() + patience.plan_s
         self.made = 0
         """How many questions were sent, those without a good answer too."""
@@ -71,17 +75,21 @@ class Calls:
     async def ask(self, prompt: Prompt[Answer], check: Callable[[Answer], Result]) -> Result | None:
         """What ``check`` makes of the answer; None when it has to be done without one.
 
-        ``check`` may raise UpstreamBadAnswer. An answer that stays bad costs one section; a
-        service that is busy, ill or left alone (BreakerOpen) ends the plan's calls. With
-        ``offline_ok=False`` the error is raised instead. Raises UpstreamRefused at once.
+        ``check`` may raise UpstreamBadAnswer. An answer that stays bad costs one section,
+        the third one the rest of the plan; a service that is busy, ill or left alone (BreakerOpen)
+        ends the plan's calls. With ``offline_ok=False`` the error is raised instead. Raises
+        UpstreamRefused at once.
         """
         if self._failure is not None:
             return None
         try:
             return await self._tried(prompt, check)
-        except UpstreamBadAnswer:
+        except UpstreamBadAnswer as error:
             if not self._offline_ok:
                 raise
+            self._bad += 1
+            if self._bad >= _BAD_MAX:
+                self._failure = error
         except (UpstreamRateLimited, UpstreamUnavailable, BreakerOpen) as error:
             if not self._offline_ok:
                 raise
@@ -135,5 +143,8 @@ class Calls:
 
 
 def _says_ill(error: Exception) -> bool:
-    """Whether an error says that the service is ill: busy and misunderstood are not."""
+    """Whether an error says that the service should be left alone: it does not answer, or asks
+    for a longer pause than a plan can make. Busy for a moment and misunderstood are not that."""
+    if isinstance(error, UpstreamRateLimited):
+        return (error.retry_after_s or 0) >= _LONG_PAUSE_S
     return isinstance(error, UpstreamUnavailable)
