@@ -354,9 +354,22 @@ def test_what_is_somebody_elses_is_not_there(desk: OpenDesk, office: Office) -> 
     assert page.get_by_role("link", name="Queue").count() == 0
 
 
+def test_a_public_plan_is_there_for_who_asks_for_the_same(desk: OpenDesk, office: Office) -> None:
+    fields = asked(audience="public")
+    plan_id = office.plan("admin", **fields)
+    page = desk("sales").page
+    answer = page.goto(f"/planner/plans/{plan_id}")
+    assert answer is not None
+    assert answer.status == 404
+    assert office.planner("sales", "POST", "/plans", fields).json()["plan_id"] == plan_id
+    page = desk("sales").open(f"/planner/plans/{plan_id}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Porto")
+
+
 def test_an_offline_plan_says_so(desk: OpenDesk, site: Site, office: Office) -> None:
     site.behave(outage=True)
     plan_id = office.plan("manager")
+    office.plan("admin")  # with this one most of the last calls have failed
     page = desk("manager").open(f"/planner/plans/{plan_id}")
     expect(page.locator("#offline-notice")).to_contain_text("written offline")
     expect(page.locator(".paper .chip").first).to_have_text("Written offline")

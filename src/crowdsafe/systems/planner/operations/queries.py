@@ -18,7 +18,15 @@ from crowdsafe.systems.planner.operations.finishing import plan_id_of
 from crowdsafe.systems.planner.operations.profiles import quota_key, tier_of
 from crowdsafe.systems.planner.operations.sharing import given_to, is_sharer
 from crowdsafe.systems.planner.settings import PlannerSettings
-from crowdsafe.traffic.queue import Job, JobQueue, find_jobs, get_job, place_of, queue_view
+from crowdsafe.traffic.queue import (
+    Job,
+    JobQueue,
+    QueueView,
+    find_jobs,
+    get_job,
+    place_of,
+    queue_view,
+)
 from crowdsafe.traffic.queue.jobs import COLUMNS, job_of
 from crowdsafe.traffic.queue.tables import ACTIVE, ENDED, jobs
 from crowdsafe.traffic.quota import day, quota_state
@@ -33,6 +41,7 @@ __all__ = [
     "operator_view",
     "plan_view",
     "profile_view",
+    "queue_by_user",
 ]
 
 PAGE_MAX = 100
@@ -177,9 +186,18 @@ def profile_view(
 
 def operator_view(session: Session, queue: JobQueue) -> dict[str, Any]:
     """The queue by user, with the names of their logins."""
-    view = asdict(queue_view(session, queue))
-    ids = [int(each["user"]) for each in view["users"]]
-    found = session.execute(select(UserRow.id, UserRow.username).where(UserRow.id.in_(ids)))
-    names = {row.id: row.username for row in found}
-    users = [{**each, "username": names.get(int(each["user"]))} for each in view["users"]]
+    found, logins = queue_by_user(session, queue)
+    view = asdict(found)
+    users = [
+        {**each, "username": logins[each["user"]].username if each["user"] in logins else None}
+        for each in view["users"]
+    ]
     return {**view, "users": users}
+
+
+def queue_by_user(session: Session, queue: JobQueue) -> tuple[QueueView, dict[str, UserRow]]:
+    """The queue, and the logins of whose jobs are in it by their user."""
+    view = queue_view(session, queue)
+    ids = [int(each.user) for each in view.users if each.user.isdecimal()]
+    found = session.scalars(select(UserRow).where(UserRow.id.in_(ids)))
+    return view, {str(login.id): login for login in found}

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from crowdsafe.errors import Forbidden
-from crowdsafe.identity import User
-from crowdsafe.identity.tables import UserRow
 from crowdsafe.systems.planner.models import SYSTEM_USER_ID
+from crowdsafe.systems.planner.operations.queries import queue_by_user
 from crowdsafe.systems.planner.pages.words import lasted
-from crowdsafe.traffic.queue import QueueView, UserView, queue_view
+from crowdsafe.traffic.queue import QueueView, UserView
 
 if TYPE_CHECKING:
     from crowdsafe.systems.planner.service import Planner
 
-__all__ = ["fairness", "queue_now", "require_admin"]
+__all__ = ["fairness", "queue_now"]
 
 AHEAD_OF_TIME = "made ahead of time"
 UPSTREAMS = {
@@ -40,12 +37,6 @@ BREAKER_WORDS = {
         ),
     ),
 }
-
-
-def require_admin(user: User) -> None:
-    """Raises Forbidden for anybody but administrators."""
-    if "admin" not in user.roles:
-        raise Forbidden("The queue of all users is for administrators.", required=["admin"])
 
 
 async def queue_now(planner: Planner) -> dict[str, Any]:
@@ -71,10 +62,9 @@ def fairness(shares: Sequence[int]) -> float | None:
 
 
 def _read(session: Session, planner: Planner) -> tuple[QueueView, dict[str, str]]:
-    view = queue_view(session, planner.queue)
-    ids = [int(each.user) for each in view.users if each.user.isdecimal()]
-    rows = session.execute(select(UserRow.id, UserRow.name).where(UserRow.id.in_(ids))).all()
-    return view, {str(SYSTEM_USER_ID): AHEAD_OF_TIME} | {str(row.id): row.name for row in rows}
+    view, logins = queue_by_user(session, planner.queue)
+    names = {user: login.name for user, login in logins.items()}
+    return view, {str(SYSTEM_USER_ID): AHEAD_OF_TIME} | names
 
 
 def _tiles(view: QueueView, planner: Planner) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from crowdsafe.systems.planner.api.common import JobId, PlanId, planner_of
 from crowdsafe.systems.planner.operations.finishing import user_topic
 from crowdsafe.systems.planner.pages import operator, reads, words
 from crowdsafe.systems.planner.schemas import ID_MAX
+from crowdsafe.web.auth import check_roles
 from crowdsafe.web.fastapi import CurrentUser, FeedDep, json_answer, store_of
 from crowdsafe.web.pages import NavItem, Pages, Section
 from crowdsafe.web.sse import event_stream
@@ -21,6 +22,7 @@ from crowdsafe.web.sse import event_stream
 __all__ = ["SECTION", "page_router"]
 
 API = "/planner/api"
+ADMIN = frozenset({"admin"})
 NEWS = "/planner/now/events"
 
 SECTION = Section(
@@ -30,7 +32,7 @@ SECTION = Section(
     nav=(
         NavItem("/planner/new", "New plan"),
         NavItem("/planner/plans", "Plans"),
-        NavItem("/planner/queue", "Queue", frozenset({"admin"})),
+        NavItem("/planner/queue", "Queue", ADMIN),
     ),
     summary="Business plans that cost fifteen slow calls to a language model that is limited and "
     "fails. A hundred people ask at once: each gets a turn, nobody pays twice, and a plan that "
@@ -99,7 +101,7 @@ def _own_pages(router: APIRouter, show: Show) -> None:
 def _operator_page(router: APIRouter, pages: Pages) -> None:
     @router.get("/planner/queue")
     async def queue(request: Request, user: CurrentUser) -> Response:
-        operator.require_admin(user)
+        check_roles(user, ADMIN)
         found = await operator.queue_now(planner_of(request))
         frame = {"user": user, "section": SECTION.name, "queue": found}
         return pages.render(request, "planner/queue.html", frame)
@@ -127,7 +129,7 @@ def _views() -> APIRouter:
 
     @router.get("/queue")
     async def queue(request: Request, user: CurrentUser) -> Response:
-        operator.require_admin(user)
+        check_roles(user, ADMIN)
         return json_answer(await operator.queue_now(planner_of(request)))
 
     return router
