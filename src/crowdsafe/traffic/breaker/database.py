@@ -14,9 +14,10 @@ from crowdsafe.store.options import write
 from crowdsafe.store.stores import AsyncStore
 from crowdsafe.store.tables import CrowdsafeBase
 from crowdsafe.store.types import Json
+from crowdsafe.traffic.arguments import check_async_store
 from crowdsafe.traffic.breaker.circuit import Circuit, Decide
 from crowdsafe.traffic.breaker.guard import Breaker
-from crowdsafe.traffic.breaker.settings import BreakerSettings
+from crowdsafe.traffic.breaker.settings import BreakerSettings, check_settings
 from crowdsafe.writes.rows import upsert
 
 __all__ = ["BreakerRow", "DatabaseBreaker"]
@@ -54,7 +55,10 @@ class DatabaseBreaker(Breaker):
     by itself), and asks again each second without making a call wait.
     Does not hold: one probe in all while the database is away; what a process learnt by itself
     then is forgotten when the database is back.
-    Proved by ``tests/traffic/test_breaker_shared.py``.
+    Proved by ``tests/traffic/test_breaker_shared.py``, ``tests/traffic/test_arguments.py``.
+
+    Only what says that the database is away counts as such: a missing table (ConfigError) and
+    every other mistake come out of the call. Raises ConfigError unless ``store`` is an AsyncStore.
     """
 
     def __init__(
@@ -65,7 +69,8 @@ class DatabaseBreaker(Breaker):
         *,
         rng: random.Random | None = None,
     ) -> None:
-        settings = settings or BreakerSettings()
+        settings = check_settings(settings)
+        check_async_store("DatabaseBreaker", store)
         keeper = _DatabaseKeeper(store, name, settings.backend_s)
         super().__init__(name, settings, keeper=keeper, rng=rng)
 

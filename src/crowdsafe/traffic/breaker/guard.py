@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import random
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from crowdsafe.errors import BreakerOpen, ConfigError
+from crowdsafe.traffic.arguments import not_async
 from crowdsafe.traffic.breaker.circuit import (
     Circuit,
     Decide,
@@ -23,7 +25,9 @@ from crowdsafe.traffic.breaker.circuit import (
     ask,
     state_of,
 )
-from crowdsafe.traffic.breaker.settings import BreakerSettings
+from crowdsafe.traffic.breaker.settings import BreakerSettings, check_settings
+from crowdsafe.traffic.keys import check_name
+from crowdsafe.traffic.outage import is_outage, raise_mistake
 
 __all__ = ["Breaker", "BreakerState", "InProcessBreaker", "Keeper"]
 
@@ -35,7 +39,6 @@ FRESH_S = 0.5
 """How old what is known of a shared breaker may be."""
 _AWAY_S = 1.0
 _LAST_MAX = 20
-_NAME_LENGTH_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,6 @@ class Keeper(Protocol):
         """Change the circuit as if alone; it is stored when this returns."""
 
 
-def _checked(name: Any) -> str:
-    if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH_MAX or "\x00" in name:
-        raise ConfigError(f"a breaker's name has 1 to {_NAME_LENGTH_MAX} characters")
-    return name
-
-
 class Breaker:
     """What all breakers do; ``InProcessBreaker`` and the others say where the circuit is kept."""
 
@@ -79,8 +76,8 @@ class Breaker:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self.name = _checked(name)
-        self.settings = settings or BreakerSettings()
+        self.name = check_name(name, "a breaker's name")
+        self.settings = check_settings(settings)
         self._keeper = keeper
         self._clock = clock
         self._rng = rng or random.Random()
@@ -107,16 +104,24 @@ class Breaker:
 
         What ``fn`` raises counts as a failure if ``counts(error)`` says so, every Exception without
         it; a call that does not count, or is cancelled, says nothing either way. Give ``fn`` a
-        timeout of its own. Raises BreakerOpen(retry_after_s, breaker, state), and what ``fn``
-        raises.
+        timeout of its own. Raises BreakerOpen(retry_after_s, breaker, state), what ``fn`` raises,
+        and ConfigError for a ``fn`` that is not async, which does not count.
         """
+        if not callable(fn):
+            raise not_async(fn)
         ticket = await self._admit()
         outcome = Outcome.NEITHER
+        begun = False
         try:
-            value = await fn(*args, **kwargs)
+            work = fn(*args, **kwargs)
+            if not inspect.isawaitable(work):
+                raise not_async(work)
+            begun = True
+            value = await work
             outcome = Outcome.SUCCESS
         except Exception as error:
-            if counts is None or counts(error):
+            misused = not begun and isinstance(error, ConfigError | TypeError)
+            if not misused and (counts is None or counts(error)):
                 outcome = Outcome.FAILURE
             raise
         finally:
@@ -211,6 +216,8 @@ class Breaker:
                 async with asyncio.timeout(self.settings.backend_s):
                     circuit, now, answer = await self._keeper.change(decide)
             except Exception as error:
+                if not is_outage(error):
+                    raise_mistake(error)
                 self._lost(error)
             else:
                 self._changes += 1
@@ -228,6 +235,7 @@ class Breaker:
             return
         if self._refreshing is None and not (self._alone and now - self._tried_at < _AWAY_S):
             self._refreshing = self._spawn(self._refresh())
+            self._refreshing.add_done_callback(_look_at)
         if self._refreshing is not None and not self._alone:
             await asyncio.shield(self._refreshing)
 
@@ -238,6 +246,9 @@ class Breaker:
             async with asyncio.timeout(self.settings.backend_s):
                 circuit, now = await self._keeper.read()
         except Exception as error:
+            if not is_outage(error):
+                self._alone = False  # so that the next call waits for this, and gets the error
+                raise_mistake(error)
             self._lost(error)
         else:
             if self._alone:
@@ -287,6 +298,11 @@ class Breaker:
             await work
         else:
             await asyncio.shield(self._spawn(work))
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():  # whoever waits for it gets the error; without them nobody complains
+        task.exception()
 
 
 class InProcessBreaker(Breaker):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from crowdsafe.errors import ConfigError
 
-__all__ = ["BreakerSettings"]
+__all__ = ["BreakerSettings", "check_settings"]
 
 _FAILURES_MAX = 1000
 
@@ -49,3 +50,14 @@ class BreakerSettings:
             )
         if self.cooldown_max_s < self.cooldown_s:
             raise ConfigError("BreakerSettings.cooldown_max_s is less than cooldown_s")
+
+
+def check_settings(settings: Any) -> BreakerSettings:
+    """The settings, or those by default for None. Raises ConfigError."""
+    if settings is None:
+        return BreakerSettings()
+    if not isinstance(settings, BreakerSettings):
+        raise ConfigError(
+            f"settings is {settings!r}; it must be BreakerSettings(failures=5, ...) or left out"
+        )
+    return settings

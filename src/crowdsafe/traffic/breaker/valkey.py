@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crowdsafe.errors import Overloaded
+from crowdsafe.traffic.arguments import check_client
 from crowdsafe.traffic.breaker.circuit import Circuit, Decide
 from crowdsafe.traffic.breaker.guard import Breaker
-from crowdsafe.traffic.breaker.settings import BreakerSettings
+from crowdsafe.traffic.breaker.settings import BreakerSettings, check_settings
 from crowdsafe.traffic.scripts import Script
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class ValkeyBreaker(Breaker):
 
     Holds and does not hold what ``DatabaseBreaker`` does, by the clock of the server; besides, a
     server that loses its data, or fails over to a replica that lags, forgets that it was open.
-    Proved by ``tests/traffic/test_breaker_shared.py``.
+    Proved by ``tests/traffic/test_breaker_shared.py``, ``tests/traffic/test_arguments.py``.
+    Raises ConfigError for a client that is not an asyncio one.
     """
 
     def __init__(
@@ -59,7 +61,8 @@ class ValkeyBreaker(Breaker):
         *,
         rng: random.Random | None = None,
     ) -> None:
-        settings = settings or BreakerSettings()
+        settings = check_settings(settings)
+        check_client("ValkeyBreaker", client)
         keeper = _ValkeyKeeper(client, f"crowdsafe:breaker:{name}", settings)
         super().__init__(name, settings, keeper=keeper, rng=rng)
 

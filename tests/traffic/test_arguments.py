@@ -1,0 +1,157 @@
+"""What a newcomer gets wrong comes out at once, named, and never passes for an outage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import valkey as valkey_library
+
+from crowdsafe.errors import ConfigError
+from crowdsafe.store import AsyncStore, Store
+from crowdsafe.traffic import DatabaseBreaker, InProcessBreaker, ValkeyBreaker
+from crowdsafe.traffic.breaker.guard import Breaker
+
+ODD: dict[str, Any] = {
+    "none": None,
+    "number": 5,
+    "text": "5/minute",
+    "bytes": b"x",
+    "list": [],
+}
+
+
+def odd(*without: str) -> Any:
+    kept = [name for name in ODD if name not in without]
+    return pytest.mark.parametrize("wrong", [ODD[name] for name in kept], ids=kept)
+
+
+async def works() -> str:
+    return "ok"
+
+
+MAKE_ON_STORE: dict[str, Callable[[Any], Any]] = {
+    "breaker": lambda store: DatabaseBreaker(store, "x"),
+}
+MAKE_ON_CLIENT: dict[str, Callable[[Any], Any]] = {
+    "breaker": lambda client: ValkeyBreaker(client, "x"),
+}
+
+
+def each(parts: dict[str, Any]) -> Any:
+    return pytest.mark.parametrize("make", list(parts.values()), ids=list(parts))
+
+
+@odd()
+@each(MAKE_ON_STORE)
+def test_what_is_no_store_is_refused(make: Callable[[Any], Any], wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="takes an AsyncStore"):
+        make(wrong)
+
+
+@odd()
+@each(MAKE_ON_CLIENT)
+def test_what_is_no_client_is_refused(make: Callable[[Any], Any], wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"valkey\.asyncio"):
+        make(wrong)
+
+
+@each(MAKE_ON_CLIENT)
+def test_a_client_for_threads_is_refused(make: Callable[[Any], Any]) -> None:
+    client = valkey_library.Valkey()
+    with pytest.raises(ConfigError, match=r"not valkey\.client\.Valkey; .*valkey\.asyncio"):
+        make(client)
+    client.close()
+
+
+def test_a_breaker_takes_no_store_for_threads(sqlite_url: str) -> None:
+    with Store(sqlite_url) as store, pytest.raises(ConfigError, match=r"not .*\.Store; open Async"):
+        DatabaseBreaker(store, "x")  # type: ignore[arg-type]
+
+
+def test_a_missing_table_is_no_outage(db_url: str) -> None:
+    async def main() -> None:
+        async with AsyncStore(db_url) as store:
+            breaker = DatabaseBreaker(store, "x")
+            for _ in range(3):
+                with pytest.raises(ConfigError, match="create_all"):
+                    await breaker.call(works)
+            await store.create_all()
+            assert await breaker.call(works) == "ok"
+            assert not (await breaker.state()).alone
+
+    asyncio.run(main())
+
+
+class Wrong:
+    """A keeper with a mistake in it, which may be away first."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    async def read(self) -> Any:
+        raise self.errors.pop(0) if len(self.errors) > 1 else self.errors[0]
+
+    change: Any = read
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError], ids=lambda e: e.__name__)
+def test_a_mistake_behind_a_breaker_comes_out(error: type[Exception]) -> None:
+    async def main() -> None:
+        breaker = Breaker("x", None, keeper=Wrong(error("the mistake")))
+        for _ in range(3):
+            with pytest.raises(error, match="the mistake"):
+                await breaker.call(works)
+
+    asyncio.run(main())
+
+
+def test_a_mistake_that_shows_after_an_outage_comes_out_too() -> None:
+    async def main() -> None:
+        breaker = Breaker("x", None, keeper=Wrong(ConnectionError(), TypeError("the mistake")))
+        assert await breaker.call(works) == "ok"
+        await asyncio.sleep(1.1)
+        assert await breaker.call(works) == "ok"
+        await asyncio.sleep(0)
+        with pytest.raises(TypeError, match="the mistake"):
+            await breaker.call(works)
+
+    asyncio.run(main())
+
+
+@odd("none")
+def test_settings_of_the_wrong_kind_are_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="BreakerSettings"):
+        InProcessBreaker("x", wrong)
+
+
+def five() -> Any:
+    return 5
+
+
+async def takes_one(one: int) -> int:
+    return one
+
+
+MISUSES: dict[str, Callable[[Breaker], Awaitable[Any]]] = {
+    "no-function": lambda breaker: breaker.call(5),  # type: ignore[arg-type]
+    "coroutine": lambda breaker: breaker.call(works()),  # type: ignore[arg-type]
+    "not-async": lambda breaker: breaker.call(five),
+    "arguments": lambda breaker: breaker.call(takes_one),
+}
+
+
+@each(MISUSES)
+def test_a_call_that_cannot_be_made_is_no_failure_of_the_service(
+    make: Callable[[Breaker], Awaitable[Any]],
+) -> None:
+    async def main() -> None:
+        breaker = InProcessBreaker("x")
+        for _ in range(10):
+            with pytest.raises((ConfigError, TypeError), match=r"async function|takes_one\(\)"):
+                await make(breaker)
+        assert (await breaker.state()).failures == 0
+
+    asyncio.run(main())
