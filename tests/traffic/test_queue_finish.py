@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 from tests.support.pg_server import PgServer
-from tests.traffic.queue_help import Line, dropped, effects, leave, nothing, queue_of
+from tests.traffic.queue_help import Effect, Line, dropped, effects, leave, nothing, queue_of
 
 from crowdsafe.errors import ConfigError, InvalidInput, LeaseLost, NotFound
 from crowdsafe.store import Settings, Store
@@ -29,6 +29,7 @@ from crowdsafe.traffic.queue import (
     renew,
     report,
     stop,
+    sweep,
 )
 
 
@@ -368,3 +369,68 @@ def test_statements_over_many_jobs_lock_them_in_one_order(
 
         list(crowd.map(renew_shuffled, [rng.random() for _ in range(6)]))
         assert len(store.write(give_back, QUEUE, dict(held))) == len(held)
+
+
+def poisoned(session: Session, job: Job) -> None:
+    leave(session, job.id, "told", job.state)
+    if job.payload.get("poison"):
+        session.add(Effect(job=None, what="a row that the database refuses"))
+
+
+def test_a_hook_that_raises_holds_up_no_other_job(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = Kind("told", nothing, attempts=1, lease_s=10, dropped=poisoned)
+    own = Line(line.store, queue_of(kind, per_user=2, running_max=4))
+    bad = [own.add("ann", "told", payload={"poison": True}) for _ in range(2)]
+    good = [own.add("bob", "told") for _ in range(2)]
+    assert {one.job.id for one in own.claim(4)} == {*bad, *good}
+    late = [
+        own.add(user, "told", expires_s=5, payload={"poison": user == "cid"})
+        for user in ("cid", "dan")
+    ]
+    own.later(11)
+    own.store.write(sweep, own.queue, limit=2, now=own.now)
+    assert [own.job(job_id).state for job_id in bad] == ["queued", "queued"]
+    own.store.write(sweep, own.queue, limit=2, now=own.now)
+    own.sweep()
+    assert [own.job(job_id).state for job_id in good + late[1:]] == ["failed"] * 3
+    assert effects_of(own, "told") == dict.fromkeys([*good, late[1]], 1)
+    assert sum("could not be swept" in message for message in caplog.messages) == 3
+    assert own.claim(4) == [], "what was put off is not begun"
+    healed = Line(own.store, queue_of(Kind("told", nothing, attempts=1, dropped=dropped)))
+    healed.now = own.now
+    assert healed.sweep().ended == 0
+    healed.later(60)
+    assert healed.sweep().ended == 3
+    assert effects_of(healed, "dropped") == dict.fromkeys([*bad, late[0]], 1)
+
+
+def poisoned_when_running(session: Session, job: Job) -> None:
+    if job.state == "running" and job.payload.get("poison"):
+        raise KeyError("poison")
+
+
+def test_a_claim_whose_hook_raises_puts_off_that_job_alone(line: Line) -> None:
+    kind = Kind("told", nothing, changed=poisoned_when_running)
+    own = Line(line.store, queue_of(kind))
+    bad = own.add("ann", "told", payload={"poison": True}, expires_s=500)
+    good = own.add("bob", "told")
+    assert [one.job.id for one in own.claim(4)] == [good]
+    put_off = own.job(bad)
+    assert (put_off.state, put_off.attempts, put_off.started_at) == ("queued", 0, None)
+    assert own.claim(4) == []
+    own.later(60)
+    assert own.claim(4) == []
+    own.store.write(cancel, own.queue, bad, now=own.now)
+
+
+def test_what_expires_after_it_was_begun_says_so(line: Line) -> None:
+    never, again = line.add("ann", "told", expires_s=5, delay_s=1), line.add("bob", expires_s=6)
+    line.do(fail, line.take(), "boom", wait_s=60)
+    line.later(6)
+    assert line.sweep().ended == 2
+    assert "it had not started 6 s" in str(line.job(never).error)
+    error = str(line.job(again).error)
+    assert "it was begun 1 times" in error
+    assert "the last error: boom" in error

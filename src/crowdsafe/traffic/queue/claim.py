@@ -25,6 +25,7 @@ from sqlalchemy import (
     Double,
     Integer,
     bindparam,
+    case,
     distinct,
     exists,
     func,
@@ -37,6 +38,8 @@ from sqlalchemy.orm import Session
 from crowdsafe.errors import InvalidInput
 from crowdsafe.store.options import write
 from crowdsafe.store.types import UtcDateTime, utcnow
+from crowdsafe.traffic.queue.finish import tell
+from crowdsafe.traffic.queue.hooks import PUT_OFF_S, tried
 from crowdsafe.traffic.queue.jobs import COLUMNS, Claimed, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue, Priority
 from crowdsafe.traffic.queue.sql import (
@@ -125,11 +128,12 @@ class _Statements:
         )
         users = select(func.count(distinct(head.c.user_key))).scalar_subquery()
         at = func.coalesce(now, func.now()) if dialect == "postgresql" else now
-        any_due = exists().where(of_queue, DELAYED, jobs.c.run_after <= at)
+        unswept = jobs.c.lease_until.is_(None)
+        any_due = exists().where(of_queue, DELAYED, jobs.c.run_after <= at, unswept)
         self.look = select(clock(dialect), users, any_due)
         self.due = (
             select(jobs.c.id, jobs.c.user_key, jobs.c.priority)
-            .where(of_queue, DELAYED, jobs.c.run_after <= now)
+            .where(of_queue, DELAYED, jobs.c.run_after <= now, unswept)
             .order_by(jobs.c.run_after, jobs.c.id)
             .limit(_DUE_MAX)
             .with_for_update(skip_locked=True)
@@ -152,6 +156,18 @@ class _Statements:
 
 
 _SQL = {dialect: _Statements(dialect) for dialect in DIALECTS}
+_PUT_OFF = (
+    update(jobs)
+    .where(jobs.c.public_id == bindparam("the_id"))
+    .values(
+        state="delayed",
+        run_after=bindparam("later", type_=UtcDateTime),
+        attempts=jobs.c.attempts - 1,
+        started_at=case((jobs.c.attempts > 1, jobs.c.started_at)),
+        lease_token=None,
+        lease_until=None,
+    )
+)
 
 
 @write(isolation="read committed")
@@ -172,8 +188,10 @@ def claim(
     Holds, at READ COMMITTED and in any number of processes: no job is in two leases; never more
     than ``per_user``, the kind's and the queue's ``running_max`` run; of the jobs that these limits
     let start, those of the smallest rank are taken; IDLE ones only when no other can start, and
-    never the last free slot. Does not hold: IDLE jobs that run are not interrupted for others, as
-    that would throw away work that was paid for; ``idle_max`` bounds what they can hold up.
+    never the last free slot. A job whose ``changed`` raises is not begun, and comes up again after
+    ``PUT_OFF_S``; the others are taken.
+    Does not hold: IDLE jobs that run are not interrupted for others, as that would throw away work
+    that was paid for; ``idle_max`` bounds what they can hold up.
     Proved by ``tests/traffic/test_queue_claim.py`` and ``tests/traffic/test_queue_fair.py``.
 
     Raises InvalidInput for a limit out of range.
@@ -182,12 +200,19 @@ def claim(
         raise InvalidInput(f"a claim takes 1 to {CLAIM_MAX} jobs", field="limit")
     session.flush()
     taking = _Claim(session.connection(), queue, kinds, without, now)
-    claimed = taking.take(limit)
-    for one in claimed:
-        changed = queue.by_name[one.job.kind].changed
-        if changed is not None:
-            changed(session, one.job)
-    return claimed
+    return [one for one in taking.take(limit) if _told(session, queue, one, taking.now)]
+
+
+def _told(session: Session, queue: JobQueue, one: Claimed, now: datetime) -> bool:
+    """Tell the job's kind that it runs; where that raises, the job waits, and was not begun."""
+    if queue.by_name[one.job.kind].changed is None:
+        return True
+    with tried(session, f"job {one.job.id} could not be begun") as trial:
+        tell(session, queue, one.job)
+    if trial.failed:
+        later = now + timedelta(seconds=PUT_OFF_S)
+        session.connection().execute(_PUT_OFF, {"the_id": one.job.id, "later": later})
+    return not trial.failed
 
 
 @dataclass(slots=True)
@@ -264,7 +289,7 @@ class _Claim:
         # The clock is read after the count: who is not counted ended before what starts now.
         asked_at = now if is_pg(connection) else now or utcnow()
         look = connection.execute(self._sql.look, self._values | {"now": asked_at}).one()
-        self._now: datetime = asked_at or look[0]
+        self.now: datetime = asked_at or look[0]
         self._active = look[1] + len(self._room.users)
         if look[2]:
             self._queue_up_due()
@@ -280,7 +305,7 @@ class _Claim:
     def _queue_up_due(self) -> None:
         """Give a turn to jobs whose time has come, behind the user's others: each costs a turn."""
         run = self._connection.execute
-        due = run(self._sql.due, self._values | {"now": self._now}).all()
+        due = run(self._sql.due, self._values | {"now": self.now}).all()
         if not due:
             return
         users = listed(self._connection, {row.user_key for row in due})
@@ -332,7 +357,7 @@ class _Claim:
             "after_rank": after[0],
             "after_id": after[1],
             "rank_max": rank_max,
-            "now": self._now,
+            "now": self.now,
             "kinds": listed(self._connection, kinds),
             "users_full": listed(self._connection, self._room.users_full()),
             "without": self._without,
@@ -354,12 +379,12 @@ class _Claim:
             by_lease.setdefault(self._queue.by_name[one.kind].lease_s, []).append(one.id)
         claimed: dict[int, Claimed] = {}
         for lease_s, ids in by_lease.items():
-            until = self._now + timedelta(seconds=lease_s)
+            until = self.now + timedelta(seconds=lease_s)
             values = {
                 "ids": listed(self._connection, ids),
                 "token": token,
                 "until": until,
-                "now": self._now,
+                "now": self.now,
             }
             for row in self._connection.execute(self._sql.take, values):
                 claimed[row.id] = Claimed(job_of(row), token, until)

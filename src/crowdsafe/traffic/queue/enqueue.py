@@ -112,8 +112,8 @@ def enqueue(
     """Store a job, to be run once the session has committed and its turn has come.
 
     While a job of the same ``key`` waits or runs, that job is given back instead. It starts after
-    ``delay_s`` at the earliest and fails as expired when it did not start within ``expires_s``.
-    ``id`` names it; by itself it gets a random one.
+    ``delay_s`` at the earliest and fails as expired when it waits still, or again, after
+    ``expires_s`` more. ``id`` names it; by itself it gets a random one.
 
     Holds: the job is there if and only if the session commits; one job at most for a key; never
     more than ``queued_per_user_max`` waiting for a user; the jobs of users take turns (see the

@@ -51,7 +51,8 @@ class Kind:
 
     ``dropped(session, job)`` runs in the transaction that ends a job as failed, cancelled or
     expired, in whichever process does that. ``changed(session, job)`` runs in the transaction of
-    every change of state or progress. Both must be quick, and what they raise undoes the change.
+    every change of state or progress. Both must be quick, and what they raise undoes the change;
+    where a worker made it of itself, it is tried again a minute later.
 
     Raises ConfigError for a limit that is not above zero.
     """

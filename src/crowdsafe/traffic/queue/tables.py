@@ -1,7 +1,8 @@
 """The two tables of the queue.
 
 A job that waits for its time (``run_after``) is ``delayed`` and has no turn yet; everywhere outside
-this package that is ``queued`` too. Conditions on ``state`` are written with literal values, since
+this package that is ``queued`` too. A delayed one with a ``lease_until`` waits for a sweep after
+that. Conditions on ``state`` are written with literal values, since
 that is how both databases recognise that a partial index fits; no index but those begins with the
 queue, so that SQLite, which keeps no statistics by itself, does not prefer one over all jobs ever.
 """
