@@ -9,9 +9,20 @@ from typing import Any
 import pytest
 import valkey as valkey_library
 
-from crowdsafe.errors import ConfigError
+from crowdsafe.errors import ConfigError, InvalidInput
 from crowdsafe.store import AsyncStore, Store
-from crowdsafe.traffic import DatabaseBreaker, InProcessBreaker, ValkeyBreaker
+from crowdsafe.traffic import (
+    PUBLIC,
+    DatabaseBreaker,
+    DatabaseCache,
+    Decision,
+    InProcessBreaker,
+    InProcessCache,
+    InProcessLimiter,
+    Rate,
+    ValkeyBreaker,
+    ValkeyCache,
+)
 from crowdsafe.traffic.breaker.guard import Breaker
 
 ODD: dict[str, Any] = {
@@ -34,9 +45,11 @@ async def works() -> str:
 
 MAKE_ON_STORE: dict[str, Callable[[Any], Any]] = {
     "breaker": lambda store: DatabaseBreaker(store, "x"),
+    "cache": lambda store: DatabaseCache(store, name="x"),
 }
 MAKE_ON_CLIENT: dict[str, Callable[[Any], Any]] = {
     "breaker": lambda client: ValkeyBreaker(client, "x"),
+    "cache": lambda client: ValkeyCache(client, name="x"),
 }
 
 
@@ -66,9 +79,10 @@ def test_a_client_for_threads_is_refused(make: Callable[[Any], Any]) -> None:
     client.close()
 
 
-def test_a_breaker_takes_no_store_for_threads(sqlite_url: str) -> None:
+@pytest.mark.parametrize("name", ["breaker", "cache"])
+def test_what_needs_an_async_store_takes_no_other(name: str, sqlite_url: str) -> None:
     with Store(sqlite_url) as store, pytest.raises(ConfigError, match=r"not .*\.Store; open Async"):
-        DatabaseBreaker(store, "x")  # type: ignore[arg-type]
+        MAKE_ON_STORE[name](store)
 
 
 def test_a_missing_table_is_no_outage(db_url: str) -> None:
@@ -155,3 +169,108 @@ def test_a_call_that_cannot_be_made_is_no_failure_of_the_service(
         assert (await breaker.state()).failures == 0
 
     asyncio.run(main())
+
+
+async def get(cache: Any, key: Any = "k", make: Any = works, **options: Any) -> Any:
+    return await cache.get_or_run(key, make, **({"scope": PUBLIC, "ttl_s": 60} | options))
+
+
+@pytest.mark.parametrize("on_outage", ["raise", "run"])
+def test_a_missing_table_behind_a_cache_is_no_outage(db_url: str, on_outage: Any) -> None:
+    async def main() -> None:
+        async with AsyncStore(db_url) as store:
+            cache = DatabaseCache(store, name="x", on_outage=on_outage)
+            for _ in range(3):
+                with pytest.raises(ConfigError, match="create_all"):
+                    await get(cache)
+            await store.create_all()
+            assert await get(cache) == "ok"
+            assert cache.stats().outages == 0
+            await cache.close()
+
+    asyncio.run(main())
+
+
+BAD_MAKES: dict[str, Callable[[], Any]] = {
+    "coroutine": works,
+    "not-async": lambda: five,
+    "number": lambda: 5,
+}
+
+
+@each(BAD_MAKES)
+@pytest.mark.parametrize("shared", [False, True], ids=["in-process", "database"])
+def test_a_make_that_is_not_async_is_named(
+    make: Callable[[], Any], shared: bool, sqlite_url: str
+) -> None:
+    async def main() -> None:
+        async with AsyncStore(sqlite_url) as store:
+            await store.create_all()
+            cache = DatabaseCache(store, name="x") if shared else InProcessCache()
+            with pytest.raises(ConfigError, match="async function"):
+                await get(cache, make=make())
+            await cache.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, 5, b"k", [], "", "x" * 1001],
+    ids=["none", "number", "bytes", "list", "empty", "long"],
+)
+@pytest.mark.parametrize("shared", [False, True], ids=["in-process", "database"])
+def test_a_bad_cache_key_is_invalid_input(wrong: Any, shared: bool, sqlite_url: str) -> None:
+    async def main() -> None:
+        async with AsyncStore(sqlite_url) as store:
+            cache = DatabaseCache(store, name="x") if shared else InProcessCache()
+            for ask in (get(cache, wrong), cache.forget(wrong, scope=PUBLIC)):
+                with pytest.raises(InvalidInput, match="a cache key") as raised:
+                    await ask
+                assert raised.value.field == "key"
+
+    asyncio.run(main())
+
+
+NOT_NUMBERS: dict[str, Any] = {
+    "none": None,
+    "text": "5",
+    "bytes": b"5",
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "huge": 10**400,
+    "true": True,
+    "below": -1,
+}
+not_numbers = pytest.mark.parametrize("wrong", list(NOT_NUMBERS.values()), ids=list(NOT_NUMBERS))
+
+
+@not_numbers
+@pytest.mark.parametrize("name", ["ttl_s", "stale_s", "timeout_s"])
+def test_times_of_a_value_are_numbers(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        asyncio.run(get(InProcessCache(), **{name: wrong}))
+
+
+@not_numbers
+@pytest.mark.parametrize(
+    "name", ["items_max", "bytes_max", "value_bytes_max", "flights_max", "refreshes_max", "jitter"]
+)
+def test_limits_of_a_cache_are_numbers(name: str, wrong: Any) -> None:
+    if name == "jitter" and wrong is True:
+        wrong = 2
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        InProcessCache(**{name: wrong})
+
+
+@odd()
+def test_a_size_is_told_by_a_function(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="size_of is"):
+        InProcessCache(size_of=wrong)
+
+
+def test_a_refused_decision_is_false() -> None:
+    limiter = InProcessLimiter(Rate(1, 60))
+    first, second = limiter.check("a"), limiter.check("a")
+    assert isinstance(second, Decision)
+    assert (bool(first), bool(second)) == (True, False)

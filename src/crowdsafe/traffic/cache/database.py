@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.store.stores import AsyncStore
+from crowdsafe.traffic.arguments import check_async_store, check_whole
 from crowdsafe.traffic.cache import steps
 from crowdsafe.traffic.cache.backend import Claim, Found
 from crowdsafe.traffic.cache.reads import Reads
 from crowdsafe.traffic.cache.shared import OnOutage, SharedCache
+from crowdsafe.traffic.cache.timing import COUNT_MAX
 from crowdsafe.traffic.keys import check_name
 
 __all__ = ["DatabaseCache"]
@@ -59,8 +61,9 @@ class DatabaseCache(SharedCache):
         jitter: float = 0.1,
         on_outage: OnOutage = "raise",
     ) -> None:
-        if items_max < 1 or bytes_max < value_bytes_max:
-            raise ConfigError("items_max is above 0, bytes_max at least value_bytes_max")
+        check_async_store("DatabaseCache", store)
+        check_whole("items_max", items_max, 1, COUNT_MAX)
+        check_whole("bytes_max", bytes_max, 1, COUNT_MAX)
         super().__init__(
             DatabaseBackend(store, check_name(name), items_max, bytes_max, wait_s),
             lease_s=lease_s,
@@ -71,6 +74,8 @@ class DatabaseCache(SharedCache):
             jitter=jitter,
             on_outage=on_outage,
         )
+        if bytes_max < value_bytes_max:
+            raise ConfigError(f"bytes_max is {bytes_max}, less than value_bytes_max")
 
 
 class DatabaseBackend:

@@ -60,7 +60,7 @@ class ExecutionFailed(CrowdsafeError):
 
 
 class CacheUnavailable(Overloaded):
-    """The cache's server does not answer; nothing was executed, try again shortly."""
+    """What is behind the cache does not answer; nothing was executed, try again shortly."""
 
     problem_type = "cache-unavailable"
     title = "Cache unavailable"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from crowdsafe.errors import Overloaded
+from crowdsafe.traffic.arguments import not_async
 from crowdsafe.traffic.cache.errors import CacheMisuse, ExecutionEnded, ExecutionTimedOut
 
 __all__ = ["UNWIND_S_MAX", "Flight", "Flights", "JoinedLate", "Outcome", "log", "perform"]
@@ -200,7 +202,10 @@ async def perform(flight: Flight, lost: asyncio.Task[None] | None = None) -> Out
 
 
 async def _call(make: Callable[[], Awaitable[Any]]) -> Any:
-    return await make()
+    making = make()
+    if not inspect.isawaitable(making):
+        raise CacheMisuse(not_async(making).message)
+    return await making
 
 
 async def _unwound(making: asyncio.Task[Any], flight: Flight) -> None:
@@ -290,7 +295,10 @@ class Flights:
         *,
         detached: bool = False,
     ) -> Flight:
-        """Begin a flight that others can join. Raises Overloaded when too many run."""
+        """Begin a flight that others can join. Raises Overloaded when too many run, CacheMisuse
+        for a ``make`` that is no function."""
+        if not callable(make):
+            raise CacheMisuse(not_async(make).message)
         if len(self._running) >= self._flights_max:
             raise Overloaded(
                 f"{self._flights_max} values are being made, as many as this cache allows; "

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
+from crowdsafe.traffic.arguments import check_callable
 from crowdsafe.traffic.cache.decorate import Cached, cached_by
 from crowdsafe.traffic.cache.entries import Entries, Entry, rough_bytes
 from crowdsafe.traffic.cache.errors import ValueTooLarge
@@ -56,6 +57,7 @@ class InProcessCache:
             flights_max=flights_max,
             refreshes_max=refreshes_max,
         )
+        check_callable("size_of", size_of)
         self._counts = Counts()
         self._entries = Entries(items_max, bytes_max, self._evicted)
         self._by_address = self._entries.by_address
@@ -88,7 +90,11 @@ class InProcessCache:
         ``flights_max`` values are being made, and CacheMisuse when ``make`` asks for its own key.
         """
         address = (scope, key)
-        entry = self._by_address.get(address)
+        try:
+            entry = self._by_address.get(address)
+        except TypeError:
+            check_address(scope, key)
+            raise
         if entry is not None and monotonic() < entry.fresh_until:
             try:
                 self._touch(address)

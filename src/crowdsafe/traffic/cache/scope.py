@@ -8,6 +8,8 @@ import json
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from crowdsafe.errors import InvalidInput
+
 __all__ = ["KEY_LENGTH_MAX", "PUBLIC", "Scope", "address_of", "check_address", "for_user"]
 
 KEY_LENGTH_MAX = 1000
@@ -40,20 +42,33 @@ def for_user(id: str | int | UUID) -> Scope:
 
 
 def check_address(scope: Any, key: Any) -> None:
-    """Raise TypeError or ValueError unless this is a scope and a key of 1 to 1000 characters."""
+    """Raise TypeError unless this is a scope, InvalidInput unless the key has 1 to 1000
+    characters."""
     if type(scope) is not Scope:
         raise TypeError(f"scope is PUBLIC or for_user(id), not {scope!r}")
     if not isinstance(key, str):
-        raise TypeError(f"a cache key is text, not {key!r}")
+        raise InvalidInput(f"a cache key is text, not {key!r}; write str(...)", field="key")
     if not 1 <= len(key) <= KEY_LENGTH_MAX:
-        raise ValueError(f"a cache key has 1 to {KEY_LENGTH_MAX} characters")
+        raise InvalidInput(
+            f"a cache key has 1 to {KEY_LENGTH_MAX} characters and this has {len(key)}; hash what "
+            "is longer",
+            field="key",
+        )
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
 def address_of(scope: Scope, key: str) -> str:
     """64 characters for a scope and a key: other scopes and keys have others, whatever their text.
 
     SHA-256 over the JSON array of the parts, which no separator inside a part can imitate.
     """
+    try:
+        return _hashed(scope, key)
+    except TypeError:
+        check_address(scope, key)
+        raise
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _hashed(scope: Scope, key: str) -> str:
     check_address(scope, key)
     return hashlib.sha256(json.dumps([*scope, key]).encode()).hexdigest()

@@ -23,6 +23,7 @@ from crowdsafe.traffic.cache.reads import Reads, in_time
 from crowdsafe.traffic.cache.scope import Scope, address_of
 from crowdsafe.traffic.cache.stats import CacheStats, Counts
 from crowdsafe.traffic.cache.timing import Lifetime, check_limits, lifetime
+from crowdsafe.traffic.outage import is_outage, raise_mistake
 
 __all__ = ["OnOutage", "SharedCache"]
 
@@ -99,7 +100,8 @@ class SharedCache:
 
         Raises what ``make`` raises, of whichever process (errors that are not crowdsafe's come from
         another process as ExecutionFailed); ExecutionTimedOut, ValueTooLarge, NotJsonable,
-        Overloaded, CacheMisuse, and CacheUnavailable when the server is away.
+        Overloaded, CacheMisuse, and CacheUnavailable when the server or the database is away; a
+        mistake (a missing table: ConfigError) comes out as it is.
         """
         address = address_of(scope, key)
         self._bind()
@@ -297,8 +299,8 @@ class SharedCache:
                 kept = await self._ask(
                     lambda: self._backend.renew(address, token, self._lease_ms), always=True
                 )
-            except CacheUnavailable as error:
-                log.warning("a lease could not be renewed; trying on: %r", error.__cause__)
+            except Exception as error:
+                log.warning("a lease could not be renewed; trying on", exc_info=error)
                 continue
             if not kept:
                 return
@@ -307,7 +309,7 @@ class SharedCache:
         """The backend's answer to a step, within ``wait_s``; at most 8 are under way at once.
 
         Raises CacheUnavailable when there is none, and, unless ``always``, for a second afterwards
-        without asking.
+        without asking; what is no outage as it is.
         """
         async with self._gate:
             return await self._answered(lambda: in_time(step, self._wait_s), always)
@@ -318,9 +320,11 @@ class SharedCache:
         try:
             return await step()
         except Exception as error:
+            if not is_outage(error):
+                raise_mistake(error)
             self._counts.outages += 1
             if time.monotonic() >= self._away_until:
-                log.warning("the cache's server does not answer: %r", error)
+                log.warning("what is behind the cache does not answer: %r", error)
             self._away_until = time.monotonic() + AWAY_S
             raise CacheUnavailable(retry_after_s=AWAY_S) from error
 
@@ -328,8 +332,8 @@ class SharedCache:
         """A step that may be lost: then the lease runs out by itself."""
         try:
             await self._ask(step, always=True)
-        except CacheUnavailable as error:
-            log.warning("a lease could not be freed and runs out: %r", error.__cause__)
+        except Exception as error:
+            log.warning("a lease could not be freed and runs out", exc_info=error)
 
     def _sweep_now_and_then(self) -> None:
         self._published += 1

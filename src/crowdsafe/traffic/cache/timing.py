@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from crowdsafe.errors import ConfigError
+from crowdsafe.traffic.arguments import check_number, check_whole
 
-__all__ = ["Lifetime", "check_limits", "lifetime"]
+__all__ = ["COUNT_MAX", "Lifetime", "check_limits", "lifetime"]
 
 LIFE_S_MAX = 366 * 86_400.0
 TIMEOUT_S_MAX = 86_400.0
+COUNT_MAX = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +37,18 @@ def lifetime(
     So values that were made together do not all end together. Raises ConfigError when a time is
     not above zero, or is longer than a year (``timeout_s``: a day).
     """
-    if not 0 < ttl_s <= LIFE_S_MAX or not 0 <= stale_s <= LIFE_S_MAX:
-        raise ConfigError(f"ttl_s is above 0, stale_s at least 0, not {ttl_s!r} and {stale_s!r}")
-    if not 0 < timeout_s <= TIMEOUT_S_MAX:
-        raise ConfigError(f"timeout_s is above 0 and at most {TIMEOUT_S_MAX}, not {timeout_s!r}")
+    check_number("ttl_s", ttl_s, 0, LIFE_S_MAX, above=True)
+    check_number("stale_s", stale_s, 0, LIFE_S_MAX)
+    check_number("timeout_s", timeout_s, 0, TIMEOUT_S_MAX, above=True)
     return Lifetime(ttl_s * (1 - jitter * chance()), stale_s, timeout_s)
 
 
-def check_limits(jitter: float, **limits: float) -> None:
-    """Raise ConfigError unless every limit is above zero and the jitter is from 0 to 0.9."""
-    if not 0 <= jitter <= 0.9:
-        raise ConfigError(f"jitter is from 0 to 0.9, not {jitter!r}")
+def check_limits(jitter: float, **limits: Any) -> None:
+    """Raise ConfigError unless every limit is above zero (those that are no times are whole) and
+    the jitter is from 0 to 0.9."""
+    check_number("jitter", jitter, 0, 0.9)
     for name, value in limits.items():
-        if not value > 0:
-            raise ConfigError(f"{name} is {value!r}; it must be above zero")
+        if name.endswith("_s"):
+            check_number(name, value, 0, TIMEOUT_S_MAX, above=True)
+        else:
+            check_whole(name, value, 1, COUNT_MAX)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from crowdsafe.traffic.arguments import check_client
 from crowdsafe.traffic.cache.backend import HANDOVER_MS, Claim, Found
 from crowdsafe.traffic.cache.shared import OnOutage, SharedCache
 from crowdsafe.traffic.keys import check_name
@@ -119,6 +120,7 @@ class ValkeyCache(SharedCache):
         jitter: float = 0.1,
         on_outage: OnOutage = "raise",
     ) -> None:
+        check_client("ValkeyCache", client)
         super().__init__(
             ValkeyBackend(client, check_name(name), wait_s),
             lease_s=lease_s,

@@ -64,7 +64,8 @@ class Decision:
 
     ``remaining`` is how many more are allowed now (after a long pause Valkey may understate it),
     ``reset_s`` the seconds until the whole limit is free again if nothing else is accepted,
-    ``retry_after_s`` the seconds until one more is allowed (0.0 when this one was).
+    ``retry_after_s`` the seconds until one more is allowed (0.0 when this one was). A refused one
+    is false: ``if await limiter.check(key):`` asks for ``allowed``.
     """
 
     allowed: bool
@@ -72,6 +73,9 @@ class Decision:
     remaining: int
     reset_s: float
     retry_after_s: float
+
+    def __bool__(self) -> bool:
+        return self.allowed
 
 
 class Limiter(Protocol):
