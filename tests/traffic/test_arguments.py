@@ -15,13 +15,21 @@ from crowdsafe.traffic import (
     PUBLIC,
     DatabaseBreaker,
     DatabaseCache,
+    DatabaseLimiter,
+    DatabaseSlots,
     Decision,
     InProcessBreaker,
     InProcessCache,
     InProcessLimiter,
+    InProcessSlots,
     Rate,
     ValkeyBreaker,
     ValkeyCache,
+    ValkeyLimiter,
+    ValkeySlots,
+    as_async,
+    check_rate,
+    retrying,
 )
 from crowdsafe.traffic.breaker.guard import Breaker
 
@@ -46,10 +54,14 @@ async def works() -> str:
 MAKE_ON_STORE: dict[str, Callable[[Any], Any]] = {
     "breaker": lambda store: DatabaseBreaker(store, "x"),
     "cache": lambda store: DatabaseCache(store, name="x"),
+    "limiter": lambda store: DatabaseLimiter(store, Rate(1, 1), name="x"),
+    "slots": lambda store: DatabaseSlots(store, 1, name="x"),
 }
 MAKE_ON_CLIENT: dict[str, Callable[[Any], Any]] = {
     "breaker": lambda client: ValkeyBreaker(client, "x"),
     "cache": lambda client: ValkeyCache(client, name="x"),
+    "limiter": lambda client: ValkeyLimiter(client, Rate(1, 1), name="x"),
+    "slots": lambda client: ValkeySlots(client, 1, name="x"),
 }
 
 
@@ -274,3 +286,56 @@ def test_a_refused_decision_is_false() -> None:
     first, second = limiter.check("a"), limiter.check("a")
     assert isinstance(second, Decision)
     assert (bool(first), bool(second)) == (True, False)
+
+
+MAKE_WITH_RATE: dict[str, Callable[[Any], Any]] = {
+    "in-process": InProcessLimiter,
+    "database": lambda rate: DatabaseLimiter(None, rate, name="x"),  # type: ignore[arg-type]
+    "valkey": lambda rate: ValkeyLimiter(None, rate, name="x"),
+}
+
+
+@odd()
+@each(MAKE_WITH_RATE)
+def test_what_is_no_rate_is_refused(make: Callable[[Any], Any], wrong: Any) -> None:
+    fix = r"Rate\.parse\('5/minute'\)" if isinstance(wrong, str) else r"Rate\(limit=5"
+    with pytest.raises(ConfigError, match=f"rate is .*{fix}"):
+        make(wrong)
+
+
+@odd()
+def test_what_is_no_rate_is_refused_in_a_write(wrong: Any, sqlite_url: str) -> None:
+    with Store(sqlite_url) as store, pytest.raises(ConfigError, match="rate is "):
+        store.write(check_rate, wrong, name="x", key="a")
+
+
+@odd()
+def test_what_is_no_limiter_gets_no_async_face(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="InProcessLimiter"):
+        as_async(wrong)
+
+
+@not_numbers
+def test_times_of_slots_and_limiters_are_numbers(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="wait_s is "):
+        InProcessSlots(1).hold("a", wait_s=wrong)
+    with pytest.raises(ConfigError, match="lease_s is "):
+        DatabaseSlots(None, 1, name="x", lease_s=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="timeout_s is "):
+        ValkeyLimiter(None, Rate(1, 1), name="x", timeout_s=wrong)
+    with pytest.raises(ConfigError, match="timeout_s is "):
+        ValkeySlots(None, 1, name="x", timeout_s=wrong)
+
+
+@not_numbers
+@pytest.mark.parametrize("name", ["timeout_s", "wait_s", "wait_max_s", "retry_after_max_s"])
+def test_times_of_retries_are_numbers(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        retrying(on=OSError, **{name: wrong})
+
+
+@odd("none")
+@pytest.mark.parametrize("name", ["retry_after", "rng"])
+def test_what_retries_ask_is_of_the_right_kind(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        retrying(on=OSError, **{name: wrong})

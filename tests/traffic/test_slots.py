@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from valkey.asyncio import Valkey
 
 from crowdsafe.errors import ConfigError, InvalidInput, NoSlot
 from crowdsafe.traffic import DatabaseSlots, InProcessSlots, ValkeySlots
@@ -133,7 +134,7 @@ def test_a_refusal_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\x00b", "\ud800", 7, None])
 def test_a_bad_key_is_refused(key: Any) -> None:
-    for slots in (InProcessSlots(1), ValkeySlots(None, 1, name="x")):
+    for slots in (InProcessSlots(1), ValkeySlots(Valkey(), 1, name="x")):
         with pytest.raises(InvalidInput):
             slots.hold(key)
 

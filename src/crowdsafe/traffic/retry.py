@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.store.types import utcnow
+from crowdsafe.traffic.arguments import check_callable, check_number
 
 __all__ = ["retry_after_header", "retry_after_of", "retrying"]
 
@@ -31,6 +32,7 @@ Which = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bo
 
 _ATTEMPTS_MAX = 100
 _DOUBLINGS_MAX = 32
+_WAIT_S_MAX = 366 * 86_400.0
 _HEADER_LENGTH_MAX = 64
 
 
@@ -72,8 +74,8 @@ def retrying(
         wait_s,
         wait_max_s,
         retry_after_max_s,
-        retry_after or retry_after_of,
-        rng or random.Random(),
+        retry_after_of if retry_after is None else retry_after,
+        random.Random() if rng is None else rng,
     )
     plan.check()
 
@@ -134,9 +136,10 @@ class _Plan:
         if type(self.attempts) is not int or not 1 <= self.attempts <= _ATTEMPTS_MAX:
             raise ConfigError(f"attempts is {self.attempts!r}; it is 1 to {_ATTEMPTS_MAX}")
         for name in ("timeout_s", "wait_s", "wait_max_s", "retry_after_max_s"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-                raise ConfigError(f"{name} is {value!r}; it is a number of seconds above zero")
+            check_number(name, getattr(self, name), 0, _WAIT_S_MAX, above=True)
+        check_callable("retry_after", self.retry_after)
+        if not isinstance(self.rng, random.Random):
+            raise ConfigError(f"rng is {self.rng!r}; it must be a random.Random")
 
     def wait_before(self, attempt: int, error: Exception) -> float:
         """Seconds to wait after the failure of this attempt (from 1)."""

@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from crowdsafe.errors import ConfigError, DatabaseUnavailable
+from crowdsafe.errors import DatabaseUnavailable
+from crowdsafe.traffic.arguments import check_number
 
 __all__ = ["Script", "ValkeyUnavailable", "check_timeout"]
 
@@ -67,9 +68,7 @@ class Script:
 
 def check_timeout(timeout_s: float) -> float:
     """``timeout_s`` if it is above zero and at most a minute. Raises ConfigError."""
-    if not 0 < timeout_s <= TIMEOUT_S_MAX:
-        raise ConfigError(f"timeout_s is {timeout_s!r}; it must be above 0 and at most 60 seconds")
-    return timeout_s
+    return check_number("timeout_s", timeout_s, 0, TIMEOUT_S_MAX, above=True)
 
 
 def _is_away(error: Exception) -> bool:

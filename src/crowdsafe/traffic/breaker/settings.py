@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.traffic.arguments import check_number
 
 __all__ = ["BreakerSettings", "check_settings"]
 
 _FAILURES_MAX = 1000
+_SECONDS_MAX = 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,10 @@ class BreakerSettings:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name == "failing_share":
-                if not isinstance(value, int | float) or not 0 <= value <= 1:
-                    raise ConfigError(f"BreakerSettings.failing_share is {value!r}; it is 0 to 1")
-            elif not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-                raise ConfigError(f"BreakerSettings.{item.name} is {value!r}; it is above zero")
+                check_number("BreakerSettings.failing_share", value, 0, 1)
+            else:
+                what = f"BreakerSettings.{item.name}"
+                check_number(what, value, 0, _SECONDS_MAX, above=True)
         if int(self.failures) != self.failures or self.failures > _FAILURES_MAX:
             raise ConfigError(
                 f"BreakerSettings.failures is {self.failures!r}; it is 1 to {_FAILURES_MAX}"

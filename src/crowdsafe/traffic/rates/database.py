@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from crowdsafe.errors import ConfigError
 from crowdsafe.store.options import Call, combined_by
 from crowdsafe.store.stores import AsyncStore, Store
+from crowdsafe.traffic.arguments import check_store
 from crowdsafe.traffic.keys import check_key, check_name
-from crowdsafe.traffic.rates.rate import Decision, Rate, refused
+from crowdsafe.traffic.rates.rate import Decision, Rate, check_is_rate, refused
 from crowdsafe.traffic.rates.refusals import Refusals
 from crowdsafe.traffic.rows import Locked, RateRow, drop_idle, lock_rows, save_rows, write_async
 
@@ -99,7 +100,7 @@ def check_rate(session: Session, rate: Rate, *, name: str, key: str) -> Decision
     ``DatabaseLimiter`` holds is held here, once the transaction has committed: a request whose
     transaction is undone does not count. Proved by ``tests/traffic/test_rates_database.py``.
 
-    Raises InvalidInput for a bad key, ConfigError for a bad name.
+    Raises InvalidInput for a bad key, ConfigError for a bad name and for what is no Rate.
     """
     session.flush()
     decision: Decision = _together.run(session, [Call((rate,), {"name": name, "key": key})])[0]
@@ -124,6 +125,7 @@ class DatabaseLimiter:
     """
 
     def __init__(self, store: AsyncStore | Store, rate: Rate, *, name: str) -> None:
+        check_is_rate(rate)
         if rate.limit > DATABASE_LIMIT_MAX:
             raise ConfigError(
                 f"a limit in the database is at most {DATABASE_LIMIT_MAX}, not {rate.limit}; "
@@ -131,7 +133,7 @@ class DatabaseLimiter:
             )
         self.rate = rate
         self.name = check_name(name)
-        self._store = store
+        self._store = check_store("DatabaseLimiter", store)
         self._refusals = Refusals(rate)
 
     async def check(self, key: str) -> Decision:
@@ -158,4 +160,4 @@ class DatabaseLimiter:
 
 
 def _arguments(rate: Rate, *, name: str, key: str) -> tuple[Rate, str, str]:
-    return rate, check_name(name), check_key(key)
+    return check_is_rate(rate), check_name(name), check_key(key)

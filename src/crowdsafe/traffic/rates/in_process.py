@@ -12,7 +12,7 @@ from typing import Any
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.traffic.keys import check_key
-from crowdsafe.traffic.rates.rate import Decision, Limiter, Rate, refused
+from crowdsafe.traffic.rates.rate import Decision, Limiter, Rate, check_is_rate, refused
 
 __all__ = ["InProcessLimiter", "as_async"]
 
@@ -108,7 +108,8 @@ class InProcessLimiter:
     Does not hold: anything across processes, or after a restart (``DatabaseLimiter`` and
     ``ValkeyLimiter`` do). Proved by ``tests/traffic/test_rates.py``.
 
-    ``clock`` gives seconds and never goes back. Raises ConfigError for ``keys_max`` below 1.
+    ``clock`` gives seconds and never goes back. Raises ConfigError for ``keys_max`` below 1 and for
+    a ``rate`` that is no Rate (text: ``Rate.parse``).
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class InProcessLimiter:
     ) -> None:
         if type(keys_max) is not int or keys_max < 1:
             raise ConfigError(f"keys_max is {keys_max!r}; it must be a whole number from 1")
-        self.rate = rate
+        self.rate = check_is_rate(rate)
         self.keys_max = keys_max
         self._window_s = rate.window_s
         self._clock = clock
@@ -217,5 +218,8 @@ class _Async:
 
 
 def as_async(limiter: InProcessLimiter) -> Limiter:
-    """The limiter with an ``async`` face, to be used where a shared one might be."""
+    """The limiter with an ``async`` face, to be used where a shared one might be. Raises
+    ConfigError for what is no InProcessLimiter."""
+    if not isinstance(limiter, InProcessLimiter):
+        raise ConfigError(f"as_async takes an InProcessLimiter, not {limiter!r}")
     return _Async(limiter)

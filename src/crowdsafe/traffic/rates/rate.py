@@ -9,7 +9,16 @@ from typing import Any, Protocol, Self
 
 from crowdsafe.errors import ConfigError, RateLimited
 
-__all__ = ["LIMIT_MAX", "WINDOW_S_MAX", "WINDOW_S_MIN", "Decision", "Limiter", "Rate", "refused"]
+__all__ = [
+    "LIMIT_MAX",
+    "WINDOW_S_MAX",
+    "WINDOW_S_MIN",
+    "Decision",
+    "Limiter",
+    "Rate",
+    "check_is_rate",
+    "refused",
+]
 
 LIMIT_MAX = 100_000
 WINDOW_S_MIN = 0.001
@@ -76,6 +85,14 @@ class Decision:
 
     def __bool__(self) -> bool:
         return self.allowed
+
+
+def check_is_rate(rate: Any) -> Rate:
+    """A Rate. Raises ConfigError."""
+    if not isinstance(rate, Rate):
+        fix = f"Rate.parse({rate!r})" if isinstance(rate, str) else "Rate(limit=5, window_s=60)"
+        raise ConfigError(f"rate is {rate!r}, which is no Rate; write {fix}")
+    return rate
 
 
 class Limiter(Protocol):

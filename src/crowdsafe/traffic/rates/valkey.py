@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from crowdsafe.traffic.arguments import check_client
 from crowdsafe.traffic.keys import check_key, check_name
-from crowdsafe.traffic.rates.rate import Decision, Rate, refused
+from crowdsafe.traffic.rates.rate import Decision, Rate, check_is_rate, refused
 from crowdsafe.traffic.rates.refusals import Refusals
 from crowdsafe.traffic.scripts import Script, check_timeout
 
@@ -72,10 +73,10 @@ class ValkeyLimiter:
     def __init__(
         self, client: Valkey | Any, rate: Rate, *, name: str, timeout_s: float = 1.0
     ) -> None:
-        self.rate = rate
+        self.rate = check_is_rate(rate)
         self.name = check_name(name)
-        self._client = client
         self._timeout_s = check_timeout(timeout_s)
+        self._client = check_client("ValkeyLimiter", client)
         self._refusals = Refusals(rate)
         self._window_us = round(rate.window_s * 1_000_000)
 

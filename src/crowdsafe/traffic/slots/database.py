@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from crowdsafe.store.options import Call, combined_by
 from crowdsafe.store.stores import AsyncStore, Store
+from crowdsafe.traffic.arguments import check_store
 from crowdsafe.traffic.keys import check_key, check_name
 from crowdsafe.traffic.rows import Locked, SlotRow, drop_idle, lock_rows, save_rows, write_async
 from crowdsafe.traffic.slots.leases import hold
@@ -116,7 +117,7 @@ class DatabaseSlots:
         self.limit = check_limit(limit)
         self.name = check_name(name)
         self.lease_s = check_lease(lease_s)
-        self._store = store
+        self._store = check_store("DatabaseSlots", store)
 
     def hold(self, key: str, *, wait_s: float = 0.0) -> AbstractAsyncContextManager[Slot]:
         """Hold a slot of ``key`` (1 to 200 characters) for the block; wait at most ``wait_s`` (up

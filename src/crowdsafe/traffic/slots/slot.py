@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from crowdsafe.errors import ConfigError, LeaseLost, NoSlot
+from crowdsafe.traffic.arguments import check_number
 
 __all__ = ["Slot", "check_lease", "check_limit", "check_wait", "no_slot"]
 
@@ -66,15 +67,9 @@ def check_limit(limit: Any) -> int:
 
 def check_lease(lease_s: float) -> float:
     """A lease of 0.1 seconds to an hour. Raises ConfigError."""
-    if not LEASE_S_MIN <= lease_s <= LEASE_S_MAX:
-        raise ConfigError(
-            f"lease_s is {lease_s!r}; it must be {LEASE_S_MIN} to {LEASE_S_MAX} seconds"
-        )
-    return lease_s
+    return check_number("lease_s", lease_s, LEASE_S_MIN, LEASE_S_MAX)
 
 
 def check_wait(wait_s: float) -> float:
     """A wait of 0 to 300 seconds. Raises ConfigError."""
-    if not 0 <= wait_s <= WAIT_S_MAX:
-        raise ConfigError(f"wait_s is {wait_s!r}; it must be 0 to {WAIT_S_MAX} seconds")
-    return wait_s
+    return check_number("wait_s", wait_s, 0, WAIT_S_MAX)

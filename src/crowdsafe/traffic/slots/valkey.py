@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
+from crowdsafe.traffic.arguments import check_client
 from crowdsafe.traffic.keys import check_key, check_name
 from crowdsafe.traffic.scripts import Script, check_timeout
 from crowdsafe.traffic.slots.leases import hold
@@ -86,8 +87,8 @@ class ValkeySlots:
         self.limit = check_limit(limit)
         self.name = check_name(name)
         self.lease_s = check_lease(lease_s)
-        self._client = client
         self._timeout_s = check_timeout(timeout_s)
+        self._client = check_client("ValkeySlots", client)
 
     def hold(self, key: str, *, wait_s: float = 0.0) -> AbstractAsyncContextManager[Slot]:
         """Hold a slot of ``key`` (1 to 200 characters) for the block; wait at most ``wait_s`` (up
