@@ -248,12 +248,18 @@ class Model:
             raise Refused("LeaseLost")
         return job
 
+    def completable(self, job_id: str, token: str) -> Job:
+        job = self.held(job_id, token)
+        if job.cancel_requested:
+            raise Refused("LeaseLost")
+        return job
+
     def complete(self, job_id: str, token: str) -> None:
-        self.end(self.held(job_id, token), "done")
+        self.end(self.completable(job_id, token), "done")
 
     def finish(self, job_id: str, token: str) -> None:
         """The same with an effect, which is paid for."""
-        job = self.held(job_id, token)
+        job = self.completable(job_id, token)
         self.charge(job_id)
         self.end(job, "done")
 

@@ -234,6 +234,17 @@ def test_a_cancelled_job_whose_worker_died_is_not_run_again(line: Line) -> None:
     assert line.job(job_id).state == "cancelled"
 
 
+def test_a_job_that_was_cancelled_cannot_complete(line: Line) -> None:
+    """However fast its worker is: who cancelled it was told so."""
+    job_id = line.add("ann", "told")
+    one = line.take()
+    line.store.write(cancel, line.queue, job_id)
+    with pytest.raises(LeaseLost):
+        line.do(complete, one)
+    assert line.job(job_id).state == "running"
+    assert line.do(stop, one).state == "cancelled"
+
+
 def test_a_cancelled_job_that_fails_is_cancelled(line: Line) -> None:
     job_id = line.add("ann", "told")
     one = line.take()

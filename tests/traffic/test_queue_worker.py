@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -181,6 +182,36 @@ def test_a_running_job_is_cancelled(queue_url: str, sync: bool) -> None:
             await job_in(store, queue, job_id, "cancelled")
             assert time.monotonic() - began < 8, "waited for the next sign of life"
             assert await store.read(effects, "dropped") == {job_id: 1}
+
+    run(main())
+
+
+@pytest.mark.parametrize("telling", [False, True], ids=["silent", "reporting"])
+def test_a_cancel_in_another_process_is_never_overtaken(
+    queue_url: str, monkeypatch: pytest.MonkeyPatch, telling: bool
+) -> None:
+    """No nudge reaches the worker: it learns of the cancel by its report, or when it is through."""
+    module = sys.modules["crowdsafe.traffic.queue.cancel"]  # which a function of that name hides
+    monkeypatch.setattr(module, "nudge_workers", lambda *_, **__: None)
+
+    async def brief(job: RunningJob) -> str:
+        for step in range(6):
+            if telling:
+                await job.progress(done=step)
+            await asyncio.sleep(0.25)
+        job.finish_with(lambda session: leave(session, job.id, "done"))
+        return "made"
+
+    async def main() -> None:
+        queue = queue_of(Kind("job", brief, dropped=dropped))
+        async with opened(queue_url) as store, Worker(store, queue).running():
+            job_id = await put(store, queue)
+            await job_in(store, queue, job_id, "running")
+            await store.write(cancel, queue, job_id)
+            job = await job_in(store, queue, job_id, "cancelled", "done")
+            assert job.state == "cancelled"
+            assert await store.read(effects, "dropped") == {job_id: 1}
+            assert await store.read(effects, "done") == {}
 
     run(main())
 

@@ -143,8 +143,8 @@ class Attempt:
                 progress = await self.job.last_progress()
             self._running = False
             await self._settle(partial(self._complete, value, progress))
-        except LeaseLost as error:
-            return self._lost(error)
+        except LeaseLost:  # or a cancel that nobody has told us of came first
+            return await self._stopped(Ended.CANCELLED)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             assert task is not None
@@ -239,9 +239,11 @@ class Attempt:
         log.warning("%s", error)
         return Ended.LOST
 
-    async def _report(self, job: RunningJob, progress: dict[str, Any]) -> None:
+    async def _report(self, _job: RunningJob, progress: dict[str, Any]) -> None:
         try:
-            await self._store.write(report, self._queue, self.id, self.token, progress)
+            job = await self._store.write(report, self._queue, self.id, self.token, progress)
+            if job.cancel_requested:
+                self.interrupt(Ended.CANCELLED)
         except LeaseLost:
             self.interrupt(Ended.LOST)
         except _AWAY as error:

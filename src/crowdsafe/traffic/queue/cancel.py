@@ -40,14 +40,15 @@ def cancel(
 ) -> Job:
     """Cancel a job: at once while it waits; a running one when its worker has stopped it.
 
-    A running job gets ``cancel_requested``; its worker learns of that right after the commit in
-    the same process, else with its next sign of life (a third of the kind's ``lease_s``). A job
+    A running job gets ``cancel_requested`` and can no longer complete; its worker learns of that
+    right after the commit in the same process, else when it reports progress, with its next sign
+    of life (two seconds, or a third of the kind's ``lease_s``), or when it is through. A job
     that has ended stays as it is: look at the ``state`` of what comes back. With ``only_waiting``
     so does one that runs.
 
-    Holds: a job that was cancelled while it waited is never begun; with ``only_waiting`` a job that
-    a worker was faster to claim is not harmed. Does not hold: a running job may complete before it
-    is stopped; then it is done.
+    Holds: a job that was cancelled while it waited is never begun, and one that was cancelled while
+    it ran does not become done, whichever process is told; with ``only_waiting`` a job that a
+    worker was faster to claim is not harmed. Does not hold: that it stops at once.
     Proved by ``tests/traffic/test_queue_finish.py``.
 
     Raises NotFound.

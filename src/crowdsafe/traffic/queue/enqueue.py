@@ -36,6 +36,8 @@ from crowdsafe.store.options import Call, combined_by
 from crowdsafe.store.retry import LostRace
 from crowdsafe.store.session import after_commit
 from crowdsafe.store.types import UtcDateTime, utcnow
+from crowdsafe.traffic.arguments import check_number, wrong_input
+from crowdsafe.traffic.keys import check_text
 from crowdsafe.traffic.queue.jobs import COLUMNS, Enqueued, Job, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue, Kind, Priority
 from crowdsafe.traffic.queue.nudge import nudge_workers
@@ -61,6 +63,7 @@ PAYLOAD_BYTES_MAX = 256 * 1024
 DELAY_S_MAX = 365 * 86_400.0
 RETRY_AFTER_S = 10
 _TRIES = 3
+_PRIORITIES = tuple(Priority)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -158,15 +161,17 @@ def _checked(
     id: str | None = None,
     now: datetime | None = None,
 ) -> tuple[JobQueue, _Asked]:
-    _check_text("user", user, USER_CHARS_MAX)
+    check_text("user", user, USER_CHARS_MAX)
     if key is not None:
-        _check_text("key", key, KEY_CHARS_MAX)
-    if id is not None and not _ID.fullmatch(str(id)):
-        raise InvalidInput("an id has 1 to 64 of letters, digits, _ and -", field="id")
-    if not 0 <= delay_s <= DELAY_S_MAX:
-        raise InvalidInput(f"delay_s must be 0 to {DELAY_S_MAX:.0f}", field="delay_s")
-    if not 0 < expires_s <= DELAY_S_MAX:
-        raise InvalidInput(f"expires_s must be 0 to {DELAY_S_MAX:.0f}", field="expires_s")
+        check_text("key", key, KEY_CHARS_MAX)
+    if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
+        raise InvalidInput(
+            f"id is {id!a}; it must be text of 1 to 64 letters, digits, _ and -", field="id"
+        )
+    check_number("delay_s", delay_s, 0, DELAY_S_MAX, error=InvalidInput)
+    check_number("expires_s", expires_s, 0, DELAY_S_MAX, above=True, error=InvalidInput)
+    if isinstance(priority, bool) or priority not in _PRIORITIES:
+        raise wrong_input("priority", priority, (repr(one) for one in Priority))
     if not isinstance(payload, Mapping):
         raise InvalidInput("payload must be a mapping", field="payload")
     payload = dict(payload)
@@ -183,11 +188,6 @@ def _checked(
         id is not None,
         now,
     )
-
-
-def _check_text(field: str, value: object, chars_max: int) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= chars_max or "\0" in value:
-        raise InvalidInput(f"{field} must have 1 to {chars_max} characters", field=field)
 
 
 class _Statements:

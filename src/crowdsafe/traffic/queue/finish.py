@@ -87,7 +87,7 @@ class _Statements:
         progress = as_json(dialect, given.c.progress)
         done = (
             update(jobs)
-            .where(*mine)
+            .where(*mine, jobs.c.cancel_requested.is_(False))
             .values(
                 state="done",
                 result=as_json(dialect, given.c.result),
@@ -203,9 +203,10 @@ def complete(
 ) -> None:
     """End a running job as done. ``store.write(complete, queue, ...)`` combines calls.
 
-    Holds: it is done if and only if the caller's lease was still the job's; else LeaseLost, and
-    nothing is changed. Does not hold: effects outside the database may happen again, when the
-    job was begun again elsewhere. Proved by ``tests/traffic/test_queue_finish.py``.
+    Holds: it is done if and only if the caller's lease was still the job's, and nobody had asked to
+    cancel it (``stop`` it then); else LeaseLost, and nothing is changed. Does not hold: effects
+    outside the database may happen again, when the job was begun again elsewhere.
+    Proved by ``tests/traffic/test_queue_finish.py``.
 
     ``result`` is at most 1 MiB of JSON, ``progress`` 16 KiB. Raises LeaseLost, InvalidInput.
     """

@@ -5,19 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import InvalidInput, NotFound
+from crowdsafe.traffic.arguments import check_whole, wrong_input
+from crowdsafe.traffic.keys import KEY_CHARS_MAX, check_text, text_problem
 from crowdsafe.traffic.queue.kinds import JobQueue, Priority
 from crowdsafe.traffic.queue.tables import RUNNING, WAITING, jobs
 
-__all__ = ["COLUMNS", "Claimed", "Enqueued", "Job", "State", "find_jobs", "get_job", "job_of"]
+__all__ = [
+    "COLUMNS",
+    "Claimed",
+    "Enqueued",
+    "Job",
+    "State",
+    "check_id",
+    "find_jobs",
+    "get_job",
+    "job_of",
+]
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FIND_MAX = 1000
+ID_CHARS_MAX = 64
+_STATES = get_args(State)
 
 COLUMNS = (
     jobs.c.public_id,
@@ -118,15 +132,23 @@ _GET = select(*COLUMNS).where(
 
 def get_job(session: Session, queue: JobQueue, job_id: str) -> Job:
     """The job. Raises NotFound."""
+    check_id(job_id)
     row = session.connection().execute(_GET, {"the_queue": queue.name, "the_id": job_id}).first()
     if row is None:
         raise not_found(job_id)
     return job_of(row)
 
 
-def not_found(job_id: str) -> NotFound:
+def not_found(job_id: Any) -> NotFound:
     """The error for a job that is not there, or not any more."""
-    return NotFound(f"there is no job {job_id!r}, or it ended long ago", id=job_id)
+    shown = job_id if text_problem(job_id, ID_CHARS_MAX) is None else ascii(job_id)[:ID_CHARS_MAX]
+    return NotFound(f"there is no job {shown!r}, or it ended long ago", id=shown)
+
+
+def check_id(job_id: Any) -> None:
+    """Raise NotFound for an id that no job can have: a database could not even look for it."""
+    if text_problem(job_id, ID_CHARS_MAX) is not None:
+        raise not_found(job_id)
 
 
 def find_jobs(
@@ -138,8 +160,11 @@ def find_jobs(
     limit: int = 100,
 ) -> list[Job]:
     """The newest jobs first, at most ``limit`` (1 to 1000). Raises InvalidInput."""
-    if not 1 <= limit <= FIND_MAX:
-        raise InvalidInput(f"limit must be 1 to {FIND_MAX}", field="limit")
+    check_whole("limit", limit, 1, FIND_MAX, error=InvalidInput)
+    if user is not None:
+        check_text("user", user, KEY_CHARS_MAX)
+    if state is not None and state not in _STATES:
+        raise wrong_input("state", state, _STATES)
     found: Select[Any] = select(*COLUMNS).where(jobs.c.queue == queue.name)
     if user is not None:
         found = found.where(jobs.c.user_key == user)

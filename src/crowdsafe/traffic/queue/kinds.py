@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from crowdsafe.errors import ConfigError, InvalidInput
+from crowdsafe.traffic.arguments import check_callable, check_number, check_whole
+from crowdsafe.traffic.keys import check_name
 
 if TYPE_CHECKING:
     from crowdsafe.traffic.queue.jobs import Job
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GiveUp", "JobQueue", "Kind", "Priority"]
 
-NAME_CHARS_MAX = 80
+COUNT_MAX = 1_000_000_000
+SECONDS_MAX = 10 * 366 * 86_400.0
 
 
 class Priority(IntEnum):
@@ -54,7 +57,8 @@ class Kind:
     every change of state or progress. Both must be quick, and what they raise undoes the change;
     where a worker made it of itself, it is tried again a minute later.
 
-    Raises ConfigError for a limit that is not above zero.
+    Raises ConfigError for a limit that is not above zero (counts are whole numbers, times at most
+    ten years) and for a ``run``, ``dropped`` or ``changed`` that is no function.
     """
 
     name: str
@@ -68,8 +72,15 @@ class Kind:
     changed: Callable[[Session, Job], Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_name("Kind", self.name)
-        _check_positive(self, ("running_max", "attempts", "lease_s", "timeout_s", "retry_wait_s"))
+        check_name(self.name, "Kind.name")
+        check_callable("Kind.run", self.run)
+        for name in ("dropped", "changed"):
+            if getattr(self, name) is not None:
+                check_callable(f"Kind.{name}", getattr(self, name))
+        if self.running_max is not None:
+            _check_counts(self, "running_max")
+        _check_counts(self, "attempts")
+        _check_times(self, "lease_s", "timeout_s", "retry_wait_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +90,11 @@ class JobQueue:
     ``per_user`` and ``running_max`` bound the jobs that run, ``queued_per_user_max`` and
     ``queued_max`` those that wait. Of the running ones at most ``idle_max`` are IDLE. Jobs that
     ended are kept for ``keep_s``. ``expected_run_s`` is what a job is thought to take while none
-    has ended yet.
+    has ended yet. One slot is always left free by IDLE jobs: with a ``running_max`` of 1 none of
+    them ever starts.
 
-    Raises ConfigError for a limit that is not above zero and for kinds of one name.
+    Raises ConfigError for a limit that is not above zero (counts are whole numbers, times at most
+    ten years) and for kinds of one name.
     """
 
     name: str
@@ -96,10 +109,16 @@ class JobQueue:
     by_name: Mapping[str, Kind] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_name("JobQueue", self.name)
+        check_name(self.name, "JobQueue.name")
         limits = ("per_user", "running_max", "queued_max", "queued_per_user_max", "idle_max")
-        _check_positive(self, (*limits, "keep_s", "expected_run_s"))
+        _check_counts(self, *limits)
+        _check_times(self, "keep_s", "expected_run_s")
+        if not isinstance(self.kinds, Iterable):
+            raise ConfigError(f"JobQueue.kinds is {self.kinds!r}; it must be a list of Kind(...)")
         kinds = tuple(self.kinds)
+        for kind in kinds:
+            if not isinstance(kind, Kind):
+                raise ConfigError(f"JobQueue.kinds holds {kind!r}, which is no Kind(...)")
         by_name = {kind.name: kind for kind in kinds}
         if len(by_name) < len(kinds):
             raise ConfigError(f"two kinds of the queue {self.name!r} have one name")
@@ -109,22 +128,21 @@ class JobQueue:
     def kind(self, kind: str | Kind) -> Kind:
         """The kind of that name. Raises InvalidInput when the queue has none."""
         name = kind.name if isinstance(kind, Kind) else kind
-        found = self.by_name.get(name)
+        found = self.by_name.get(name) if isinstance(name, str) else None
         if found is None:
             known = ", ".join(self.by_name) or "none"
             raise InvalidInput(
-                f"the queue {self.name!r} has no kind {name!r}; it has {known}", field="kind"
+                f"the queue {self.name!r} has no kind {name!a}; it has {known}", field="kind"
             )
         return found
 
 
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= NAME_CHARS_MAX:
-        raise ConfigError(f"{what}.name is {name!r}; it must have 1 to {NAME_CHARS_MAX} characters")
-
-
-def _check_positive(thing: object, names: Iterable[str]) -> None:
+def _check_counts(thing: object, *names: str) -> None:
     for name in names:
-        value = getattr(thing, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{type(thing).__name__}.{name} is {value!r}; it must be above zero")
+        check_whole(f"{type(thing).__name__}.{name}", getattr(thing, name), 1, COUNT_MAX)
+
+
+def _check_times(thing: object, *names: str) -> None:
+    for name in names:
+        what = f"{type(thing).__name__}.{name}"
+        check_number(what, getattr(thing, name), 0, SECONDS_MAX, above=True)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from crowdsafe.store.options import write
 from crowdsafe.store.types import UtcDateTime
 from crowdsafe.traffic.queue.finish import PROGRESS_BYTES_MAX, held_rows, lease_lost, tell
-from crowdsafe.traffic.queue.jobs import COLUMNS, job_of
+from crowdsafe.traffic.queue.jobs import COLUMNS, Job, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue
 from crowdsafe.traffic.queue.sql import DIALECTS, as_json, encoded, moment, rows_value
 from crowdsafe.traffic.queue.tables import jobs
@@ -79,8 +79,11 @@ def renew(
 @write(isolation="read committed")
 def report(
     session: Session, queue: JobQueue, job_id: str, token: str, progress: Mapping[str, Any]
-) -> None:
-    """Store what a running job says of its progress. Raises LeaseLost, InvalidInput."""
+) -> Job:
+    """Store what a running job says of its progress; the job, which may be one to cancel.
+
+    Raises LeaseLost, InvalidInput.
+    """
     text = encoded(dict(progress), "progress", PROGRESS_BYTES_MAX)
     session.flush()
     connection = session.connection()
@@ -89,4 +92,6 @@ def report(
     row = connection.execute(_SQL[connection.dialect.name].report, values).first()
     if row is None:
         raise lease_lost(job_id)
-    tell(session, queue, job_of(row))
+    job = job_of(row)
+    tell(session, queue, job)
+    return job

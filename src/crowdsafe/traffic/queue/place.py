@@ -10,7 +10,7 @@ from sqlalchemy import Integer, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from crowdsafe.store.types import UtcDateTime
-from crowdsafe.traffic.queue.jobs import COLUMNS, job_of, not_found
+from crowdsafe.traffic.queue.jobs import COLUMNS, check_id, job_of, not_found
 from crowdsafe.traffic.queue.kinds import JobQueue, Priority
 from crowdsafe.traffic.queue.sql import moment
 from crowdsafe.traffic.queue.tables import ACTIVE, ENDED, QUEUED, RUNNING, jobs
@@ -125,6 +125,7 @@ def place_of(
 
     Raises NotFound.
     """
+    check_id(job_id)
     connection = session.connection()
     values = {"the_queue": queue.name, "the_id": job_id}
     row = connection.execute(_FIND, values).first()

@@ -31,6 +31,7 @@ SWEEP_S_MAX = 5.0
 BACKOFF_S_MAX = 5.0
 DRAIN_S = 10.0
 _WATCH_S_MAX = 0.5
+_BEAT_S_MAX = 2.0
 _STOP_S_MAX = 5.0
 _SWEEPS_MAX = 20
 
@@ -95,7 +96,7 @@ class Worker:
         self._counts = {Ended.DONE: 0, Ended.FAILED: 0, Ended.LOST: 0}
         self._failing: str | None = None
         lease_s = min(kind.lease_s for kind in queue.by_name.values())
-        self._beat_s = lease_s / 3
+        self._beat_s = min(_BEAT_S_MAX, lease_s / 3)
         self._watch_s = min(_WATCH_S_MAX, lease_s / 20)
         self._sweep_s = min(SWEEP_S_MAX, lease_s / 3)
 
@@ -222,7 +223,7 @@ class Worker:
     # -- leases -------------------------------------------------------------------------------
 
     async def _renew_on(self) -> None:
-        """Renew all leases by one write for each lease length."""
+        """Renew all leases by one write for each lease length, and learn of cancels elsewhere."""
         while True:
             await _set_within(self._beat, self._beat_s * random.uniform(0.8, 1))
             self._beat.clear()
