@@ -168,10 +168,11 @@ async def open_planner(
 
 
 def begin_shutdown(app: FastAPI, within_s: float) -> None:
-    """End the live streams now, and what else still runs after ``within_s`` seconds."""
+    """End the live streams and waits for jobs now, what else still runs after ``within_s`` s."""
     services = getattr(app.state, "crowdsafe", None)
     if isinstance(services, Services):
         services.feed.end_streams()
+        services.part(Planner).watch.release()
     requests: OpenRequests = app.state.requests
     requests.begin_shutdown(within_s)
 

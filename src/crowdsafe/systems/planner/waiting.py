@@ -38,7 +38,8 @@ class JobWatch:
         self._store = store
         self._look = look
         self._every_s = every_s
-        self._waiting: dict[str, set[asyncio.Future[Job]]] = {}
+        self._waiting: dict[str, set[asyncio.Future[Job | None]]] = {}
+        self._released = False
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -50,8 +51,10 @@ class JobWatch:
 
     async def ended(self, job_id: str, within_s: float) -> Job | None:
         """The job once it has ended, or None when it has not within ``within_s`` seconds."""
+        if self._released:
+            return None
         self._start()
-        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._woken.set()
         self._waiting.setdefault(job_id, set()).add(future)
@@ -73,6 +76,14 @@ class JobWatch:
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):  # the loop ends just now, and with it who waits
                 loop.call_soon_threadsafe(self._woken.set)
+
+    def release(self) -> None:
+        """Let nobody wait any longer, now or later: the process is about to end, the jobs go on."""
+        self._released = True
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
 
     async def stop(self) -> None:
         """Stop looking; who waits is told nothing more."""
