@@ -14,6 +14,7 @@ END = "<!-- written by `make bench ARGS=--write`: end -->"
 HEADERS = ["callers", "contender", "per second", "rounds", "p50 ms", "p99 ms", "crowdsafe is"]
 WORDS = ("contender", "goal", "errors", "note", "")
 """Headers of the columns that hold words, which begin at the left."""
+MACHINE, GOALS = "Machine", "Goals"
 GOAL_HEADERS = ["goal", "wanted", "measured", ""]
 
 
@@ -65,22 +66,50 @@ def goals(comparisons: Sequence[Comparison | Findings]) -> str:
 def write_document(
     comparisons: Sequence[Comparison | Findings], machine: Sequence[str], took: str
 ) -> None:
-    """Put the figures between the markers of docs/BENCHMARKS.md."""
-    verdicts = [row for each in comparisons for row in _verdicts(each.verdicts)]
-    lines = [BEGIN, "", "## Machine", "", *(f"- {line}" for line in machine), f"- {took}", ""]
-    lines += ["## Goals", "", *_markdown(GOAL_HEADERS, verdicts), ""]
-    for each in comparisons:
-        lines += [f"## {each.title}", "", each.about, ""]
-        for table in _tables(each):
-            lines += [f"### {table.title}", ""] if table.title else []
-            lines += [*_markdown(table.headers, table.rows), ""]
-        if isinstance(each, Comparison):
-            lines += [_lost(each), ""]
-    lines.append(END)
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(before.rstrip() + "\n\n" + "\n".join(lines) + (after or "\n"))
+    """Put the figures between the markers of docs/BENCHMARKS.md.
+
+    What was not measured this time is kept, and said to be of the earlier run.
+    """
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
+    earlier = _sections(old)
+    for title in (MACHINE, GOALS, *(each.title for each in comparisons)):
+        earlier.pop(title, None)
+    goals_met = [row for each in comparisons for row in _verdicts(each.verdicts)]
+    named = {row[0] for row in goals_met}
+    kept = [row for row in _goal_rows(_sections(old).get(GOALS, "")) if row[0] not in named]
+    facts = [*machine, took]
+    if earlier:
+        date = _sections(old).get(MACHINE, "").partition("Date: ")[2].partition("\n")[0]
+        facts.append(f"Not measured this time, and kept from {date}: {'; '.join(earlier)}")
+    sections = {
+        MACHINE: "\n".join(f"- {line}" for line in facts),
+        GOALS: "\n".join(_markdown(GOAL_HEADERS, [*kept, *goals_met])),
+        **earlier,
+        **{each.title: _section(each) for each in comparisons},
+    }
+    text = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items())
+    DOCUMENT.write_text(f"{before.rstrip()}\n\n{BEGIN}\n\n{text}\n\n{END}{after or chr(10)}")
+
+
+def _section(each: Comparison | Findings) -> str:
+    lines = [each.about, ""]
+    for table in _tables(each):
+        lines += [f"### {table.title}", ""] if table.title else []
+        lines += [*_markdown(table.headers, table.rows), ""]
+    if isinstance(each, Comparison):
+        lines.append(_lost(each))
+    return "\n".join(lines).strip()
+
+
+def _sections(text: str) -> dict[str, str]:
+    parts = [part.partition("\n") for part in ("\n" + text).split("\n## ")[1:]]
+    return {title.strip(): body.strip() for title, _, body in parts}
+
+
+def _goal_rows(table: str) -> list[list[str]]:
+    lines = table.splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def _tables(comparison: Comparison | Findings) -> list[Table]:
