@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 import valkey as valkey_library
 
-from crowdsafe.errors import ConfigError, InvalidInput
+from crowdsafe.errors import ConfigError, InvalidInput, NotFound
 from crowdsafe.store import AsyncStore, Store
 from crowdsafe.traffic import (
     PUBLIC,
@@ -32,6 +33,16 @@ from crowdsafe.traffic import (
     retrying,
 )
 from crowdsafe.traffic.breaker.guard import Breaker
+from crowdsafe.traffic.queue import (
+    JobQueue,
+    Kind,
+    RunningJob,
+    enqueue,
+    find_jobs,
+    get_job,
+    place_of,
+)
+from crowdsafe.traffic.quota import charge, extend, quota_state, refund, reserve
 
 ODD: dict[str, Any] = {
     "none": None,
@@ -339,3 +350,141 @@ def test_times_of_retries_are_numbers(name: str, wrong: Any) -> None:
 def test_what_retries_ask_is_of_the_right_kind(name: str, wrong: Any) -> None:
     with pytest.raises(ConfigError, match=f"{name} is "):
         retrying(on=OSError, **{name: wrong})
+
+
+ODD_TEXT: dict[str, Any] = {
+    "surrogate": "\ud800",
+    "nul": "a\x00b",
+    "empty": "",
+    "long": "x" * 300,
+    "number": 7,
+    "huge": 10**30,
+    "list": [],
+}
+odd_text = pytest.mark.parametrize("wrong", list(ODD_TEXT.values()), ids=list(ODD_TEXT))
+
+QUOTA_CALLS: dict[str, Callable[[Store, Any], Any]] = {
+    "reserve-key": lambda store, text: store.write(
+        reserve, text, limit=5, period="p", expires_s=60
+    ),
+    "reserve-id": lambda store, text: store.write(
+        reserve, "k", limit=5, period="p", expires_s=60, id=text
+    ),
+    "charge": lambda store, text: store.write(charge, text),
+    "refund": lambda store, text: store.write(refund, text),
+    "extend": lambda store, text: store.write(extend, text, 60),
+    "state": lambda store, text: store.read(quota_state, text, "p", 5),
+}
+
+
+@pytest.fixture
+def store(db_url: str) -> Iterator[Store]:
+    with Store(db_url) as opened:
+        opened.create_all()
+        yield opened
+
+
+def test_odd_text_never_reaches_the_driver_from_quotas(store: Store) -> None:
+    for call in QUOTA_CALLS.values():
+        for wrong in ODD_TEXT.values():
+            with pytest.raises(InvalidInput, match="has 1 to"):
+                call(store, wrong)
+
+
+async def ran(job: RunningJob) -> None:
+    pass
+
+
+QUEUE = JobQueue("q", [Kind("k", ran)])
+QUEUE_CALLS: dict[str, tuple[type[Exception], Callable[[Store, Any], Any]]] = {
+    "user": (
+        InvalidInput,
+        lambda store, text: store.write(enqueue, QUEUE, "k", user=text, payload={}),
+    ),
+    "key": (
+        InvalidInput,
+        lambda store, text: store.write(enqueue, QUEUE, "k", user="u", payload={}, key=text),
+    ),
+    "id": (
+        InvalidInput,
+        lambda store, text: store.write(enqueue, QUEUE, "k", user="u", payload={}, id=text),
+    ),
+    "kind": (
+        InvalidInput,
+        lambda store, text: store.write(enqueue, QUEUE, text, user="u", payload={}),
+    ),
+    "find-user": (InvalidInput, lambda store, text: store.read(find_jobs, QUEUE, user=text)),
+    "find-state": (InvalidInput, lambda store, text: store.read(find_jobs, QUEUE, state=text)),
+    "get": (NotFound, lambda store, text: store.read(get_job, QUEUE, text)),
+    "place": (NotFound, lambda store, text: store.read(place_of, QUEUE, text)),
+}
+
+
+def test_odd_text_never_reaches_the_driver_from_queues(store: Store) -> None:
+    for error, call in QUEUE_CALLS.values():
+        for wrong in ODD_TEXT.values():
+            with pytest.raises(error) as raised:
+                call(store, wrong)
+            json.dumps(str(raised.value), ensure_ascii=False).encode()
+    assert store.read(find_jobs, QUEUE) == []
+
+
+def test_what_is_asked_of_a_queue_is_named(store: Store) -> None:
+    asks: list[tuple[str, dict[str, Any]]] = [
+        (name, {name: wrong}) for name in ("delay_s", "expires_s") for wrong in NOT_NUMBERS.values()
+    ]
+    asks += [("priority", {"priority": wrong}) for wrong in (None, "HIGH", True, False, 3, [])]
+    asks += [("id", {"id": wrong}) for wrong in (-1, True, float("nan"), b"x", "a b")]
+    for name, ask in asks:
+        with pytest.raises(InvalidInput, match=f"{name} is "):
+            store.write(enqueue, QUEUE, "k", user="u", payload={}, **ask)
+    for limit in (*NOT_NUMBERS.values(), 0, 1001, 1.0):
+        with pytest.raises(InvalidInput, match="limit is "):
+            store.read(find_jobs, QUEUE, limit=limit)
+    with pytest.raises(InvalidInput, match="one of queued, running, done"):
+        store.read(find_jobs, QUEUE, state="bogus")
+
+
+COUNTS = ("per_user", "running_max", "queued_max", "queued_per_user_max", "idle_max")
+
+
+@not_numbers
+def test_limits_of_a_queue_are_numbers(wrong: Any) -> None:
+    for name in (*COUNTS, "keep_s", "expected_run_s"):
+        with pytest.raises(ConfigError, match=rf"JobQueue\.{name} is "):
+            JobQueue("q", **{name: wrong})
+    for name in ("attempts", "lease_s", "timeout_s", "retry_wait_s"):
+        with pytest.raises(ConfigError, match=rf"Kind\.{name} is "):
+            Kind("k", ran, **{name: wrong})
+    if wrong is not None:
+        with pytest.raises(ConfigError, match=r"Kind\.running_max is "):
+            Kind("k", ran, running_max=wrong)
+
+
+def test_counts_of_a_queue_are_whole() -> None:
+    for name in COUNTS:
+        for wrong in (1.5, 2.0, 10**30):
+            with pytest.raises(ConfigError, match=rf"JobQueue\.{name} is .*whole number"):
+                JobQueue("q", **{name: wrong})  # type: ignore[arg-type]
+
+
+@odd()
+def test_what_a_kind_runs_is_a_function(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Kind\.run is "):
+        Kind("k", wrong)
+    if wrong is not None:
+        for name in ("dropped", "changed"):
+            with pytest.raises(ConfigError, match=rf"Kind\.{name} is "):
+                Kind("k", ran, **{name: wrong})
+    with pytest.raises(ConfigError, match=r"JobQueue\.kinds"):
+        JobQueue("q", [wrong])
+    with pytest.raises(ConfigError, match=r"JobQueue\.kinds is "):
+        JobQueue("q", 5)  # type: ignore[arg-type]
+
+
+@odd_text
+def test_names_of_parts_are_text_that_every_backend_holds(wrong: Any) -> None:
+    makes: list[Callable[[Any], Any]] = [JobQueue, InProcessBreaker, lambda name: Kind(name, ran)]
+    for make in makes:
+        with pytest.raises(ConfigError, match="name has 1 to 80"):
+            make(wrong)

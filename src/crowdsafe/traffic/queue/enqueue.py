@@ -164,14 +164,11 @@ def _checked(
     check_text("user", user, USER_CHARS_MAX)
     if key is not None:
         check_text("key", key, KEY_CHARS_MAX)
-    if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
-        raise InvalidInput(
-            f"id is {id!a}; it must be text of 1 to 64 letters, digits, _ and -", field="id"
-        )
+    if id is not None:
+        _check_id(id)
     check_number("delay_s", delay_s, 0, DELAY_S_MAX, error=InvalidInput)
     check_number("expires_s", expires_s, 0, DELAY_S_MAX, above=True, error=InvalidInput)
-    if isinstance(priority, bool) or priority not in _PRIORITIES:
-        raise wrong_input("priority", priority, (repr(one) for one in Priority))
+    _check_priority(priority)
     if not isinstance(payload, Mapping):
         raise InvalidInput("payload must be a mapping", field="payload")
     payload = dict(payload)
@@ -188,6 +185,18 @@ def _checked(
         id is not None,
         now,
     )
+
+
+def _check_id(id: Any) -> None:
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise InvalidInput(
+            f"id is {id!a}; it must be text of 1 to 64 letters, digits, _ and -", field="id"
+        )
+
+
+def _check_priority(priority: Any) -> None:
+    if isinstance(priority, bool) or priority not in _PRIORITIES:
+        raise wrong_input("priority", priority, (f"Priority.{one.name}" for one in Priority))
 
 
 class _Statements:

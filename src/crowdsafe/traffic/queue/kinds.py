@@ -113,12 +113,7 @@ class JobQueue:
         limits = ("per_user", "running_max", "queued_max", "queued_per_user_max", "idle_max")
         _check_counts(self, *limits)
         _check_times(self, "keep_s", "expected_run_s")
-        if not isinstance(self.kinds, Iterable):
-            raise ConfigError(f"JobQueue.kinds is {self.kinds!r}; it must be a list of Kind(...)")
-        kinds = tuple(self.kinds)
-        for kind in kinds:
-            if not isinstance(kind, Kind):
-                raise ConfigError(f"JobQueue.kinds holds {kind!r}, which is no Kind(...)")
+        kinds = _checked_kinds(self.kinds)
         by_name = {kind.name: kind for kind in kinds}
         if len(by_name) < len(kinds):
             raise ConfigError(f"two kinds of the queue {self.name!r} have one name")
@@ -127,7 +122,7 @@ class JobQueue:
 
     def kind(self, kind: str | Kind) -> Kind:
         """The kind of that name. Raises InvalidInput when the queue has none."""
-        name = kind.name if isinstance(kind, Kind) else kind
+        name: Any = kind.name if isinstance(kind, Kind) else kind
         found = self.by_name.get(name) if isinstance(name, str) else None
         if found is None:
             known = ", ".join(self.by_name) or "none"
@@ -135,6 +130,16 @@ class JobQueue:
                 f"the queue {self.name!r} has no kind {name!a}; it has {known}", field="kind"
             )
         return found
+
+
+def _checked_kinds(kinds: Any) -> tuple[Kind, ...]:
+    if not isinstance(kinds, Iterable):
+        raise ConfigError(f"JobQueue.kinds is {kinds!r}; it must be a list of Kind(...)")
+    checked = tuple(kinds)
+    for kind in checked:
+        if not isinstance(kind, Kind):
+            raise ConfigError(f"JobQueue.kinds holds {kind!r}, which is no Kind(...)")
+    return checked
 
 
 def _check_counts(thing: object, *names: str) -> None:

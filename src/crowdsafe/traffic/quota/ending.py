@@ -13,7 +13,8 @@ from crowdsafe.errors import NotFound, ReservationEnded
 from crowdsafe.store.options import write
 from crowdsafe.store.retry import LostRace
 from crowdsafe.store.types import UtcDateTime, utcnow
-from crowdsafe.traffic.quota.periods import ID_LENGTH_MAX, check_expiry, check_text
+from crowdsafe.traffic.keys import check_text
+from crowdsafe.traffic.quota.periods import ID_LENGTH_MAX, check_expiry
 from crowdsafe.traffic.quota.reserving import Reservation
 from crowdsafe.traffic.quota.rows import add_units, expire_of_key, find, reservations
 from crowdsafe.traffic.quota.tables import CHARGED, EXPIRED, HELD, REFUNDED

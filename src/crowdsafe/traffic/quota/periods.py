@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from typing import Any
 
 from crowdsafe.errors import InvalidInput
 from crowdsafe.store.types import utcnow
+from crowdsafe.traffic import arguments
 
 __all__ = ["AMOUNT_MAX", "EXPIRES_S_MAX", "LIMIT_MAX", "Period", "day", "hour", "month"]
 
@@ -75,25 +75,12 @@ def period_of(period: Any) -> Period:
     return period if isinstance(period, Period) else Period(period)
 
 
-def check_text(field: str, value: Any, length_max: int) -> str:
-    """Text of 1 to ``length_max`` characters. Raises InvalidInput."""
-    if not isinstance(value, str) or not 1 <= len(value) <= length_max or "\x00" in value:
-        raise InvalidInput(f"{field} is text of 1 to {length_max} characters", field=field)
-    return value
-
-
 def check_whole(field: str, value: Any, lowest: int, highest: int) -> int:
     """A whole number in its limits. Raises InvalidInput."""
-    if type(value) is not int or not lowest <= value <= highest:
-        raise InvalidInput(f"{field} is a whole number from {lowest} to {highest}", field=field)
-    return value
+    return arguments.check_whole(field, value, lowest, highest, error=InvalidInput)
 
 
 def check_expiry(expires_s: Any, now: datetime) -> datetime:
     """The moment ``expires_s`` seconds after ``now``. Raises InvalidInput."""
-    number = isinstance(expires_s, int | float) and not isinstance(expires_s, bool)
-    if not number or not math.isfinite(expires_s) or not 0 < expires_s <= EXPIRES_S_MAX:
-        raise InvalidInput(
-            f"expires_s is above 0 and at most {EXPIRES_S_MAX} seconds", field="expires_s"
-        )
+    arguments.check_number("expires_s", expires_s, 0, EXPIRES_S_MAX, above=True, error=InvalidInput)
     return now + timedelta(seconds=expires_s)

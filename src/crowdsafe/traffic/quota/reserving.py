@@ -15,6 +15,7 @@ from crowdsafe.errors import KeyReused, QuotaExceeded, ReservationEnded
 from crowdsafe.store.options import write
 from crowdsafe.store.retry import LostRace
 from crowdsafe.store.types import UtcDateTime, utcnow
+from crowdsafe.traffic.keys import check_text
 from crowdsafe.traffic.quota.periods import (
     AMOUNT_MAX,
     ID_LENGTH_MAX,
@@ -22,7 +23,6 @@ from crowdsafe.traffic.quota.periods import (
     LIMIT_MAX,
     Period,
     check_expiry,
-    check_text,
     check_whole,
     period_of,
 )

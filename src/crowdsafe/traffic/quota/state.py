@@ -8,11 +8,11 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from crowdsafe.store.types import utcnow
+from crowdsafe.traffic.keys import check_text
 from crowdsafe.traffic.quota.periods import (
     KEY_LENGTH_MAX,
     LIMIT_MAX,
     Period,
-    check_text,
     check_whole,
     period_of,
 )
