@@ -131,9 +131,7 @@ def test_a_client_that_leaves_is_forgotten_at_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_stops_ends_its_streams(
-    sqlite_url: str, number: signal.Signals
-) -> None:
+def test_a_server_that_stops_ends_its_streams(sqlite_url: str, number: signal.Signals) -> None:
     server = Server(sqlite_url)
     try:
         with stream(server) as (_, lines):
