@@ -304,12 +304,17 @@ def test_6_the_address_limit_holds_over_processes_behind_a_trusted_proxy(tight_s
 
 def test_6_forwarded_for_does_not_count_where_no_proxy_is_trusted(site: Site) -> None:
     person, body = site.person(), idea()
-    left = []
-    for address in ("203.0.113.1", "198.51.100.7", "2001:db8::1"):
-        answer = site.ask(person, body, headers={**WAIT, "X-Forwarded-For": address})
-        assert answer.status_code == 200
-        left.append(int(answer.headers["RateLimit"].split("r=")[1].split(";")[0]))
-    assert left[0] - left[2] == 2, "all three count for the connection's own address"
+
+    def spent() -> int:
+        """How many more requests three of them cost; other tests' leave the window meanwhile."""
+        left = []
+        for address in ("203.0.113.1", "198.51.100.7", "2001:db8::1"):
+            answer = site.ask(person, body, headers={**WAIT, "X-Forwarded-For": address})
+            assert answer.status_code == 200
+            left.append(int(answer.headers["RateLimit"].split("r=")[1].split(";")[0]))
+        return left[0] - left[2]
+
+    until(lambda: spent() == 2, 70, "the three do not count for the connection's own address")
 
 
 @pytest.mark.postgres
