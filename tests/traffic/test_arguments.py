@@ -37,6 +37,8 @@ from crowdsafe.traffic.queue import (
     JobQueue,
     Kind,
     RunningJob,
+    Worker,
+    cancel,
     enqueue,
     find_jobs,
     get_job,
@@ -67,6 +69,7 @@ MAKE_ON_STORE: dict[str, Callable[[Any], Any]] = {
     "cache": lambda store: DatabaseCache(store, name="x"),
     "limiter": lambda store: DatabaseLimiter(store, Rate(1, 1), name="x"),
     "slots": lambda store: DatabaseSlots(store, 1, name="x"),
+    "worker": lambda store: Worker(store, QUEUE),
 }
 MAKE_ON_CLIENT: dict[str, Callable[[Any], Any]] = {
     "breaker": lambda client: ValkeyBreaker(client, "x"),
@@ -102,7 +105,7 @@ def test_a_client_for_threads_is_refused(make: Callable[[Any], Any]) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("name", ["breaker", "cache"])
+@pytest.mark.parametrize("name", ["breaker", "cache", "worker"])
 def test_what_needs_an_async_store_takes_no_other(name: str, sqlite_url: str) -> None:
     with Store(sqlite_url) as store, pytest.raises(ConfigError, match=r"not .*\.Store; open Async"):
         MAKE_ON_STORE[name](store)
@@ -416,6 +419,7 @@ QUEUE_CALLS: dict[str, tuple[type[Exception], Callable[[Store, Any], Any]]] = {
     "find-user": (InvalidInput, lambda store, text: store.read(find_jobs, QUEUE, user=text)),
     "find-state": (InvalidInput, lambda store, text: store.read(find_jobs, QUEUE, state=text)),
     "get": (NotFound, lambda store, text: store.read(get_job, QUEUE, text)),
+    "cancel": (NotFound, lambda store, text: store.write(cancel, QUEUE, text)),
     "place": (NotFound, lambda store, text: store.read(place_of, QUEUE, text)),
 }
 
@@ -488,3 +492,17 @@ def test_names_of_parts_are_text_that_every_backend_holds(wrong: Any) -> None:
     for make in makes:
         with pytest.raises(ConfigError, match="name has 1 to 80"):
             make(wrong)
+
+
+def test_what_a_worker_is_given_is_named(sqlite_url: str) -> None:
+    store = AsyncStore(sqlite_url)
+    for wrong in (*NOT_NUMBERS.values(), 0, 1.5, 10_000):
+        with pytest.raises(ConfigError, match="concurrency is "):
+            Worker(store, QUEUE, concurrency=wrong)
+    for wrong in (None, "1", float("nan"), float("inf"), 0, -1, 10**400):
+        with pytest.raises(ConfigError, match="poll_s is "):
+            Worker(store, QUEUE, poll_s=wrong)
+    for wrong in ODD.values():
+        with pytest.raises(ConfigError, match="must be a JobQueue"):
+            Worker(store, wrong)
+    asyncio.run(store.close())

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from crowdsafe.store.session import after_commit
 from crowdsafe.traffic.queue.finish import end, tell
-from crowdsafe.traffic.queue.jobs import COLUMNS, Job, job_of, not_found
+from crowdsafe.traffic.queue.jobs import COLUMNS, Job, check_id, job_of, not_found
 from crowdsafe.traffic.queue.kinds import JobQueue
 from crowdsafe.traffic.queue.nudge import nudge_workers
 from crowdsafe.traffic.queue.sql import hold_writer, moment
@@ -53,6 +53,7 @@ def cancel(
 
     Raises NotFound.
     """
+    check_id(job_id)
     session.flush()
     connection = session.connection()
     hold_writer(connection, queue.name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from crowdsafe.errors import ConfigError, CrowdsafeError
 from crowdsafe.store import AsyncStore
+from crowdsafe.traffic.arguments import check_async_store, check_number, check_whole
 from crowdsafe.traffic.queue.attempt import Attempt, Ended
 from crowdsafe.traffic.queue.claim import CLAIM_MAX, claim
 from crowdsafe.traffic.queue.kinds import JobQueue
@@ -30,6 +31,7 @@ POLL_S_MIN, POLL_S_MAX = 0.05, 1.0
 SWEEP_S_MAX = 5.0
 BACKOFF_S_MAX = 5.0
 DRAIN_S = 10.0
+_POLL_S_LONGEST = 60.0
 _WATCH_S_MAX = 0.5
 _BEAT_S_MAX = 2.0
 _STOP_S_MAX = 5.0
@@ -77,8 +79,11 @@ class Worker:
         kinds: Iterable[str] | None = None,
         poll_s: float = POLL_S_MAX,
     ) -> None:
-        if not 1 <= concurrency <= CLAIM_MAX:
-            raise ConfigError(f"a worker's concurrency is 1 to {CLAIM_MAX}, not {concurrency!r}")
+        check_async_store("Worker", store)
+        if not isinstance(queue, JobQueue):
+            raise ConfigError(f"queue is {queue!r}; it must be a JobQueue")
+        check_whole("concurrency", concurrency, 1, CLAIM_MAX)
+        check_number("poll_s", poll_s, POLL_S_MIN, _POLL_S_LONGEST)
         if not queue.by_name:
             raise ConfigError(f"the queue {queue.name!r} has no kinds to run")
         self.queue = queue
