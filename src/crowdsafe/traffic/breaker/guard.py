@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import random
 import time
@@ -114,7 +113,7 @@ class Breaker:
         begun = False
         try:
             work = fn(*args, **kwargs)
-            if not inspect.isawaitable(work):
+            if not hasattr(work, "__await__"):
                 raise not_async(work)
             begun = True
             value = await work
