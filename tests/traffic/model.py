@@ -311,8 +311,8 @@ class Model:
             for job in self.in_state("running")
             if job.lease_until is not None and job.lease_until <= self.now
         ][:limit]
-        back = sum(self.stalled(job) for job in stalled)
         expired = [job for job in self.in_state(*WAITING) if job.expires_at <= self.now][:limit]
+        back = sum(self.stalled(job) for job in stalled)
         for job in expired:
             self.end(job, "failed")
         return back, len(stalled) - back + len(expired), self.forget(limit, seen)
