@@ -353,6 +353,7 @@ def test_a_log_that_someone_emptied_makes_every_stream_resync(db_url: str) -> No
             await eventually(lambda: hub.cursor == 3)
             reader = Reader(hub.subscribe(["news"]))
             nudge, hub.nudge = hub.nudge, lambda: None  # type: ignore[method-assign]
+            await asyncio.sleep(0.5)  # a second look that the first write asked for is over
             await store.write(say_many, range(4, 7))
             await numbered(store)
             await store.write(lambda session: session.execute(delete(FeedEvent)) and None)
