@@ -65,9 +65,9 @@ LOCK := .venv/bin/uv pip compile --quiet --no-config --universal --python-versio
 
 lock: .venv/bin/python
 	@test -x .venv/bin/uv || $(PIP) install uv
-	@$(LOCK) --extra demo --group build --group dev -o requirements/dev.txt
+	@$(LOCK) --extra demo --extra find --group build --group dev -o requirements/dev.txt
 	@$(LOCK) --extra demo --group build -c requirements/dev.txt -o requirements/demo.txt
-	@$(LOCK) --extra demo --group build --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
+	@$(LOCK) --extra demo --extra find --group build --group dev --group bench -c requirements/dev.txt -o requirements/bench.txt
 
 clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -20,6 +20,7 @@ PACKAGE = Path(crowdsafe.__file__).parent
 ROOMS = (
     *(
         "errors",
+        "find",
         "store",
         "writes",
         "traffic",

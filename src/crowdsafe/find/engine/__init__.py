@@ -1,0 +1,1 @@
+"""Runs operations at once under a schedule, and searches the schedules."""

@@ -1,0 +1,102 @@
+"""The seam between the patched drivers (gates) and whoever decides who goes on (the gatekeeper).
+
+A gate calls :func:`keeper` before each round trip to the database. Outside of an operation it
+gets None and does nothing, so that the finder's own connections and the target's start-up run
+freely. Inside, it stands at the gate until it is let go on, and tells how the statement ended.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from crowdsafe.find.model import Source, Step
+
+__all__ = ["Gatekeeper", "Link", "Pass", "current_operation", "keep", "keeper", "operate"]
+
+_numbers = itertools.count(1)
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """One connection of the target. ``backend_pid`` is PostgreSQL's, None on SQLite.
+
+    ``state`` is the driver's gate's own (for example which locks SQLite holds for it).
+    """
+
+    driver: str
+    backend_pid: int | None = None
+    number: int = field(default_factory=lambda: next(_numbers))
+    state: Any = None
+
+
+@dataclass(eq=False, slots=True)
+class Pass:
+    """A statement that was let through; given back to the gatekeeper when it ended."""
+
+    step: Step
+    link: Link
+    ticket: Any = None
+
+
+class Gatekeeper(Protocol):
+    """Who decides. All are called in the thread or task that runs the statement."""
+
+    def enter(
+        self, operation: int, link: Link, sql: str, parameters: Any, source: Source | None
+    ) -> Pass:
+        """Block this thread until the statement may run."""
+
+    async def enter_async(
+        self, operation: int, link: Link, sql: str, parameters: Any, source: Source | None
+    ) -> Pass:
+        """The same for a task of the event loop."""
+
+    def leave(
+        self,
+        passed: Pass,
+        *,
+        rowcount: int | None = None,
+        error: BaseException | None = None,
+        sqlstate: str | None = None,
+    ) -> None:
+        """The statement ended: with its count of rows, or with an error. Never blocks."""
+
+    def keep_rows(
+        self, passed: Pass, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
+    ) -> None:
+        """What the statement read (at most 20 rows); only called while :attr:`wants_rows`."""
+
+    @property
+    def wants_rows(self) -> bool: ...
+
+
+_operation: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "crowdsafe_find_operation", default=None
+)
+_keeper: Gatekeeper | None = None
+
+
+def keep(gatekeeper: Gatekeeper | None) -> None:
+    """Set who decides in this process; None lets everything pass."""
+    global _keeper  # noqa: PLW0603
+    _keeper = gatekeeper
+
+
+def keeper() -> tuple[Gatekeeper, int] | None:
+    """Who decides for the caller, and as which operation it runs; None outside of operations."""
+    operation = _operation.get()
+    if operation is None or _keeper is None:
+        return None
+    return _keeper, operation
+
+
+def current_operation() -> int | None:
+    return _operation.get()
+
+
+def operate(operation: int | None) -> contextvars.Token[int | None]:
+    """Say that this thread or task runs as that operation from now on."""
+    return _operation.set(operation)

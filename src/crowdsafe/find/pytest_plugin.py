@@ -1,0 +1,1 @@
+"""The pytest plugin: ``pytest --find-races`` tries the requests that the tests make at once."""

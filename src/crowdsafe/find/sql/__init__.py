@@ -1,0 +1,1 @@
+"""What a statement of SQL does: its tables, columns, locks and bounds of transactions."""
