@@ -1,1 +1,59 @@
-"""Findings for people and machines: terminal, HTML, JSON, SARIF, JUnit, a regression test."""
+"""What was found, for people and for machines: terminal, HTML, JSON, SARIF, JUnit, a test.
+
+``html``, ``json``, ``sarif`` and ``junit`` each have ``render(report) -> str``; ``terminal`` has
+``show(report, console)`` and ``render(report)``, ``regression`` has ``write_test``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from crowdsafe.find.model import Finding, Verdict
+
+__all__ = ["EXIT_FOUND", "EXIT_NOTHING", "EXIT_UNSURE", "Report", "exit_code"]
+
+EXIT_NOTHING = 0
+EXIT_FOUND = 1
+EXIT_UNSURE = 2
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that one call of ``find`` has to say.
+
+    ``database`` is the address with its password hidden, ``notes`` what holds for the whole (a
+    table without a primary key, a second database that the target talks to). ``str(report)`` is
+    what the terminal shows, without colour.
+    """
+
+    target: str
+    database: str
+    findings: list[Finding]
+    seconds: float = 0.0
+    version: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def races(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict is Verdict.RACE]
+
+    @property
+    def inconclusive(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict is Verdict.INCONCLUSIVE]
+
+    def between(self, *operations: str) -> list[Finding]:
+        """The findings of exactly these operations, in whichever order."""
+        wanted = sorted(operations)
+        return [finding for finding in self.findings if sorted(finding.operations) == wanted]
+
+    def __str__(self) -> str:
+        from crowdsafe.find.report import terminal
+
+        return terminal.render(self)
+
+
+def exit_code(report: Report) -> int:
+    """1 when a race was found, 2 when something was inconclusive or nothing was tried, else 0."""
+    if report.races:
+        return EXIT_FOUND
+    return EXIT_UNSURE if report.inconclusive or not report.findings else EXIT_NOTHING
