@@ -1,0 +1,59 @@
+"""What the finder knows of a database's tables: columns, keys and what refers to what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Column", "ForeignKey", "Schema", "Table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """``type`` as the database declares it, lower case; ``generated`` when the database computes
+    the value (a generated column, an identity, a serial's default, SQLite's rowid alias)."""
+
+    name: str
+    type: str = ""
+    nullable: bool = True
+    generated: bool = False
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """``columns`` of this table refer to ``to_columns`` of ``to_table``, place by place."""
+
+    columns: tuple[str, ...]
+    to_table: str
+    to_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table. ``name`` is spelled as in a :class:`~crowdsafe.find.model.Statement`: lower
+    case, with its schema only where that is not ``public`` or ``main``. ``unique`` holds the
+    columns of each unique key besides the primary one; one on an expression or with a condition
+    is in none. ``has_triggers`` when a statement on it may run others."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    unique: tuple[tuple[str, ...], ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    has_triggers: bool = False
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """All tables by name, and ``views`` with the tables that each reads where that is known."""
+
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    views: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Table]:
+        return iter(self.tables.values())
