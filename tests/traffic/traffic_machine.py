@@ -6,6 +6,7 @@ Hypothesis makes up the steps. Time passes when a step says so, for the database
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -14,9 +15,10 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -24,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy.orm import Session
-from tests.traffic.model import ACTIVE, KindLimits, Limits, Model, Refused, Wish
+from tests.traffic.model import ACTIVE, WAITING, KindLimits, Limits, Model, Refused, Wish
 from tests.traffic.quota_crowd import NOW
 from tests.traffic.traffic_parts import Parts, Seen, Undone, look
 
@@ -38,6 +40,9 @@ KINDS = ("plan", "note")
 CLAIMED_KINDS = (None, None, None, ("plan",), ("note",))
 SWEEP_ALL = 200
 ROUNDS_MAX = 200
+BATCH = 10
+NO_CONSTANTS = patch.object(HypothesisProvider, "_maybe_draw_constant", return_value=None)
+"""Hypothesis draws from the constants of whatever is loaded: a seed would hold in one run only."""
 
 SOME = st.integers(0, 1_000_000)
 ASKED = st.fixed_dictionaries(
@@ -468,7 +473,12 @@ class TrafficMachine(RuleBasedStateMachine):
         return bool(claimed)
 
     def wait(self) -> None:
-        """Until the next moment at which something happens by itself."""
+        """Until the next moment at which something happens by itself.
+
+        What a sweep gave back, and what had waited too long by then, is ended by the next sweep.
+        """
+        if any(job.expires_at <= self.model.now for job in self.model.in_state(*WAITING)):
+            return
         moments: list[float] = []
         for job in self.model.in_state(*ACTIVE):
             stuck = job.state == "queued" and not self.model.is_idle(job)
@@ -496,24 +506,46 @@ def told_state(state: str) -> str:
 
 
 def run_machine(
-    store: Store, examples: int, steps: int, seed: int, parts: type[Parts] = Parts, **more: Any
+    store: Store,
+    examples: int,
+    steps: int,
+    seed: int,
+    parts: type[Parts] = Parts,
+    *,
+    within_s: float = 25.0,
+    shrink: bool = False,
 ) -> None:
-    """Drive the parts; the same seed gives the same steps."""
+    """Drive the parts through so many examples, or fewer: none begins after ``within_s``.
 
+    The first failure ends it with its steps, as they were made up, and with the line that brings
+    them back; ``shrink`` makes them few, which takes minutes. The same seed gives the same steps.
+    """
+    ends = time.monotonic() + within_s
+    for batch in range(-(-examples // BATCH)):
+        if batch and time.monotonic() > ends:
+            break
+        run_batch(store, min(BATCH, examples - batch * BATCH), steps, seed + batch, parts, shrink)
+
+
+def run_batch(
+    store: Store, examples: int, steps: int, seed: int, parts: type[Parts], shrink: bool
+) -> None:
     class Machine(TrafficMachine):
         pass
 
     Machine.store = store
     Machine.parts_type = parts
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        seeded(seed)(Machine),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            database=None,
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-            **more,
-        ),
-    )
+    with NO_CONSTANTS:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            seeded(seed)(Machine),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                print_blob=True,
+                report_multiple_bugs=False,
+                phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
