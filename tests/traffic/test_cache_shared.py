@@ -1,20 +1,16 @@
 """The caches that processes share, with two of them in one process that know nothing of each other:
-one execution, errors, leases, fences, stale values, outages. Kills are in test_cache_processes."""
+one execution, errors, leases, fences, stale values. Kills are in test_cache_processes, outages in
+test_cache_away."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
-from tests.support.pg_server import PgServer
-from tests.support.valkey_server import ValkeyServer
 from tests.traffic.cache_servers import BACKENDS, empty_cache
 from tests.traffic.caches import (
     Maker,
@@ -24,25 +20,19 @@ from tests.traffic.caches import (
     one_cache,
     two_caches,
 )
-from valkey.asyncio import Valkey
 
-from crowdsafe import AsyncStore, Store
 from crowdsafe.errors import ConfigError, Insufficient, Overloaded
 from crowdsafe.traffic import (
     PUBLIC,
     CacheMisuse,
-    CacheUnavailable,
-    DatabaseCache,
     ExecutionEnded,
     ExecutionFailed,
     ExecutionTimedOut,
     NotJsonable,
-    ValkeyCache,
     ValueTooLarge,
     for_user,
 )
 from crowdsafe.traffic.cache.scope import address_of
-from crowdsafe.traffic.cache.tables import CacheRow
 
 WAIT_S_MAX = 40.0
 
@@ -263,21 +253,6 @@ def test_a_leader_that_stood_still_is_fenced_and_stores_nothing_over_what_is_new
             assert first.stats().lost == 1
             for cache in (first, second):
                 assert await cache.get_or_run("k", paused, scope=PUBLIC, ttl_s=60) == "newer"
-
-    run(main())
-
-
-def test_a_process_that_stood_still_does_not_take_the_server_for_away(url: str) -> None:
-    async def main() -> None:
-        async with one_cache(url, lease_s=30, wait_s=0.3) as cache:
-            make = Maker(open_gate=True)
-            for n in range(4):
-                (caller,) = await asking(cache, make, 1, key=f"{n}")
-                for _ in range(2 * n):
-                    await asyncio.sleep(0)
-                time.sleep(0.4)  # noqa: ASYNC251  the event loop stands still
-                assert await caller == "value"
-            assert cache.stats().outages == 0
 
     run(main())
 
@@ -527,156 +502,6 @@ def test_the_decorator_and_settings(url: str) -> None:
             with pytest.raises(ConfigError):
                 async with one_cache(url, **wrong):
                     pass
-
-    run(main())
-
-
-def rows(session: Session) -> tuple[int, int]:
-    count, size = session.execute(select(func.count(), func.sum(CacheRow.size_bytes))).one()
-    return int(count), int(size or 0)
-
-
-@pytest.mark.parametrize("url", BACKENDS[:2], indirect=True)
-def test_an_attacker_who_invents_keys_fills_the_table_no_further_than_its_limits(
-    url: str,
-) -> None:
-    async def main() -> None:
-        async with AsyncStore(url) as store:
-            cache = DatabaseCache(
-                store, name="n", items_max=50, bytes_max=20_000, value_bytes_max=1000
-            )
-
-            async def ask(n: int) -> None:
-                size = 100 if n < 150 else 900
-                make = Maker("x" * size, open_gate=True)
-                await cache.get_or_run(f"{n}", make, scope=PUBLIC, ttl_s=60 + n)
-
-            for start in range(0, 300, 50):
-                await asyncio.gather(*(ask(n) for n in range(start, start + 50)))
-            assert cache._sweep is not None
-            await cache._sweep
-            count, size = await store.read(rows)
-            assert count <= 50
-            assert size <= 20_000
-            never = Maker(open_gate=True)
-            assert await cache.get_or_run("299", never, scope=PUBLIC, ttl_s=60) == "x" * 900
-
-    run(main())
-
-
-def test_while_the_server_is_away_nothing_hangs(
-    own_valkey_server: ValkeyServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    url = own_valkey_server.url(0)
-
-    async def main() -> None:
-        async with (
-            one_cache(url, wait_s=0.3) as strict,
-            one_cache(url, wait_s=0.3, on_outage="run") as lenient,
-        ):
-            await strict.get_or_run("k", Maker("old", open_gate=True), scope=PUBLIC, ttl_s=60)
-            during = Maker("made during the outage")
-            tasks = await asking(strict, during, 5, key="during")
-            await during.started.wait()
-            await eventually(lambda: strict.stats().misses == 6)
-            own_valkey_server.pause()
-            for _ in range(3):
-                with pytest.raises(CacheUnavailable) as caught:
-                    await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60)
-                assert caught.value.retry_after_s == 1
-            with pytest.raises(CacheUnavailable):
-                await strict.forget("k", scope=PUBLIC)
-            make = Maker("made here")
-            asked = await asking(lenient, make, 100)
-            await eventually(lambda: lenient.stats().misses == 100)
-            make.gate.set()
-            assert await asyncio.gather(*asked) == ["made here"] * 100
-            assert make.begun == 1, "one execution in a process, with or without the server"
-            during.gate.set()
-            assert await asyncio.gather(*tasks) == ["made during the outage"] * 5
-            own_valkey_server.resume()
-            await asyncio.sleep(1.1)
-            async with asyncio.timeout(10):
-                assert await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60) == "old"
-                assert await lenient.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60) == "old"
-            own_valkey_server.kill9()
-            with pytest.raises(CacheUnavailable):
-                await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60)
-            own_valkey_server.start()
-            await asyncio.sleep(1.1)
-            make = Maker("new", open_gate=True)
-            assert await strict.get_or_run("fresh", make, scope=PUBLIC, ttl_s=60) == "new"
-
-    run(main())
-    assert "does not answer" in caplog.text
-
-
-@pytest.mark.postgres
-def test_while_the_database_is_away_nothing_hangs(own_pg_server: PgServer) -> None:
-    url = own_pg_server.url("postgres")
-    with Store(url) as store:
-        store.create_all()
-
-    async def main() -> None:
-        async with (
-            one_cache(url, wait_s=0.5) as strict,
-            one_cache(url, wait_s=0.5, on_outage="run") as lenient,
-        ):
-            await strict.get_or_run("k", Maker("old", open_gate=True), scope=PUBLIC, ttl_s=60)
-            during, make = Maker("made during the outage"), Maker("made here")
-            (caller,) = await asking(strict, during, 1, key="during")
-            await during.started.wait()
-            await asyncio.to_thread(own_pg_server.kill9)
-            with pytest.raises(CacheUnavailable):
-                await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60)
-            asked = await asking(lenient, make, 50)
-            await eventually(lambda: lenient.stats().misses == 50)
-            make.gate.set()
-            assert await asyncio.gather(*asked) == ["made here"] * 50
-            assert make.begun == 1
-            during.gate.set()
-            assert await caller == "made during the outage"
-            await asyncio.to_thread(own_pg_server.start)
-            await eventually(lambda: strict._away_until < asyncio.get_running_loop().time())
-            assert await strict.get_or_run("k", Maker(), scope=PUBLIC, ttl_s=60) == "old"
-
-    run(main())
-
-
-def test_a_crowd_of_keys_takes_few_connections(valkey_url: str) -> None:
-    async def main() -> None:
-        async with Valkey.from_url(valkey_url, max_connections=12) as client:
-            cache = ValkeyCache(client, name="few")
-            makers = [Maker(n, open_gate=True) for n in range(500)]
-            for _ in range(2):
-                asked = [
-                    cache.get_or_run(f"{n}", make, scope=for_user(n), ttl_s=60)
-                    for n, make in enumerate(makers)
-                ]
-                assert await asyncio.gather(*asked) == list(range(500))
-            assert [make.begun for make in makers] == [1] * 500
-            await cache.close()
-
-    run(main())
-
-
-def test_a_hit_on_valkey_is_one_command(valkey_url: str) -> None:
-    async def main() -> None:
-        async with one_cache(valkey_url) as cache:
-            assert isinstance(cache, ValkeyCache)
-            make = Maker(open_gate=True)
-            await cache.get_or_run("k", make, scope=PUBLIC, ttl_s=60)
-            client = cache._backend._client  # type: ignore[attr-defined]
-            before = await client.info("commandstats")
-            for _ in range(10):
-                await cache.get_or_run("k", make, scope=PUBLIC, ttl_s=60)
-            after = await client.info("commandstats")
-            calls = {
-                name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
-                for name in after
-                if name != "cmdstat_info"
-            }
-            assert {name: many for name, many in calls.items() if many} == {"cmdstat_get": 10}
 
     run(main())
 

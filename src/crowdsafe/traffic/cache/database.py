@@ -42,6 +42,7 @@ class DatabaseCache(SharedCache):
     behind a cache is slow or costs money, and without it every caller would go there at once.
     ``on_outage="run"`` makes the value all the same, once in each process and without storing it:
     for what is cheap. An execution that runs already goes on, and its callers get the value.
+    Proved by ``tests/traffic/test_cache_away.py``.
 
     Values are JSON of at most ``value_bytes_max`` bytes. Belongs to the store's event loop.
     """
