@@ -1,0 +1,73 @@
+"""What is done once before the snapshot: logging in, and fetching the tokens of forms."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from crowdsafe.errors import ConfigError
+from crowdsafe.find.model import Answer
+from crowdsafe.find.targets.page import read_page
+from crowdsafe.find.targets.request import BodyKind, Request, Requests, parse
+from crowdsafe.find.targets.visitor import Visitor
+
+__all__ = ["header_of", "logged_in", "page_before"]
+
+_SHOWN_CHARS_MAX = 200
+_GUARDS = ("flask_wtf", "flask_seasurf", "starlette_csrf", "asgi_csrf", "fastapi_csrf_protect")
+
+Drive = Callable[[tuple[Request, ...], Visitor], Answer]
+
+
+def header_of(text: str) -> tuple[str, str]:
+    """``Name: value``. Raises ConfigError."""
+    name, found, value = text.partition(":")
+    if not found or not name.strip() or any(char.isspace() for char in name.strip()):
+        raise ConfigError(f"{text!r} is not a header: write 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def logged_in(text: str, visitor: Visitor, drive: Drive) -> Visitor:
+    """The visitor after the requests of a login. Raises ConfigError when it is refused."""
+    spec = parse(text)
+    page_before(spec, visitor, drive)
+    answer = drive(spec.requests, visitor)
+    last = answer.replies[-1]
+    if answer.stopped_at is not None:
+        why = f"{last.error}: {last.message}" if last.error else str(last.body)
+        raise ConfigError(
+            f"the login was refused: {last.request} answered {last.status}: "
+            f"{why[:_SHOWN_CHARS_MAX]}"
+        )
+    html = isinstance(last.body, str) and "html" in last.headers.get("content-type", "")
+    posted = spec.requests[-1].kind is BodyKind.FORM
+    if posted and html and read_page(str(last.body)).asks_password:
+        raise ConfigError(
+            f"the login came back to its page: {last.request} answered {last.status} with a form "
+            "that asks for the password: look at the name, the password and the fields' names"
+        )
+    for reply in answer.replies:
+        visitor.take_login(reply.body)
+    return visitor
+
+
+def page_before(spec: Requests, visitor: Visitor, drive: Drive) -> None:
+    """Fetch the page whose form the operation sends, when it begins with one that needs a token.
+
+    A browser has that page before; the finder gets it by GET from the form's own address, once,
+    before the snapshot. What it answers is not looked at, the token aside.
+    """
+    first = spec.requests[0]
+    if first.is_safe or visitor.token or "{{" in first.url:
+        return
+    if first.kind is BodyKind.FORM or _guarded():
+        page = Request("GET", first.url, lenient=True)
+        drive((page,), visitor)
+
+
+def _guarded() -> bool:
+    conf: Any = sys.modules.get("django.conf")
+    if conf is not None and conf.settings.configured:
+        return bool(getattr(conf.settings, "CSRF_USE_SESSIONS", False))
+    return any(name in sys.modules for name in _GUARDS)
