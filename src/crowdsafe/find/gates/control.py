@@ -23,13 +23,18 @@ _numbers = itertools.count(1)
 class Link:
     """One connection of the target. ``backend_pid`` is PostgreSQL's, None on SQLite.
 
-    ``state`` is the driver's gate's own (for example which locks SQLite holds for it).
+    ``state`` is the driver's gate's own (for example which locks SQLite holds for it). A gate that
+    knows it keeps ``in_transaction`` up to date before each ``leave`` (whether a transaction is
+    open now), and ``isolation`` (lower case, such as ``repeatable read``) before each ``enter``;
+    None where it does not know, which costs the search a few more schedules.
     """
 
     driver: str
     backend_pid: int | None = None
     number: int = field(default_factory=lambda: next(_numbers))
     state: Any = None
+    in_transaction: bool | None = None
+    isolation: str | None = None
 
 
 @dataclass(eq=False, slots=True)
