@@ -1,0 +1,317 @@
+"""The shapes that races have: who read what, before whom wrote what, and then did what.
+
+Each is a cycle of dependencies between two operations in the sense of Adya (2000): A's write came
+after B's read (B missed it), and something of B came after, or missed, A's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from crowdsafe.find.judge.events import Event, may_be_same_row
+from crowdsafe.find.model import Anomaly, Run, State, Verb
+
+__all__ = ["Pattern", "letter", "patterns_in"]
+
+_STATE_WORDS = re.compile(
+    r"(^|_)(status|state|stage|phase|step|approved|approval|used|consumed|revoked|redeemed|claimed"
+    r"|closed|done|paid|accepted|rejected|cancelled|canceled|active|enabled|processed|sent|locked"
+    r"|published|archived|deleted|verified|confirmed|completed|expired|shipped|refunded)($|_)"
+)
+_TIME_WORDS = re.compile(r"(_at|_on|_time|_date|^last_\w+|timestamp|^modified|^updated|^changed)$")
+_COUNTING = re.compile(r"\b(max|count)\s*\(|\bdesc\b(\s+nulls\s+\w+)?\s+limit\b", re.IGNORECASE)
+_NUMBER_WORDS = re.compile(
+    r"(^|_)(number|no|nr|num|seq|sequence|position|rank|code|index|idx|sort|ordering|revision"
+    r"|version|ref|reference)($|_)"
+)
+_NUMBER = re.compile(r"^-?\d+(\.\d+)?$|^'-?\d+(\.\d+)?'$")
+_PATTERNS_MAX = 2000
+_EVENTS_MAX = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One way in which a run went wrong.
+
+    ``first`` is the operation whose write was missed, ``second`` the one that acted on what no
+    longer held. ``read``, ``missed`` and ``acted`` are the three events that show it (``acted``
+    may be the read again), ``marks`` what to say beside steps, by their number in the run.
+    """
+
+    anomaly: Anomaly
+    table: str
+    column: str | None
+    read: Event
+    missed: Event
+    acted: Event
+    marks: tuple[tuple[int, str], ...]
+
+    @property
+    def first(self) -> int:
+        return self.missed.operation
+
+    @property
+    def second(self) -> int:
+        return self.read.operation
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the column that went wrong is a number."""
+        if self.column is None:
+            return False
+        values = [self.missed.sets.get(self.column), self.acted.sets.get(self.column)]
+        return self.acted.in_place or any(value and _NUMBER.match(value) for value in values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the shapes are looked for in: reads, writes that were kept, and the states."""
+
+    reads: Sequence[Event]
+    writes: Sequence[Event]
+    found: State | None
+    serial: Sequence[State]
+
+
+def letter(operation: int) -> str:
+    """A, B, C: what reports call the operations of a run."""
+    return chr(ord("A") + operation) if 0 <= operation < 26 else f"#{operation}"
+
+
+def patterns_in(run: Run, events: Sequence[Event], serial: Sequence[State]) -> list[Pattern]:
+    """All shapes that a run has, the most telling kind first, each kind in the run's order."""
+    useful = [event for event in events if event.statement.tables and not event.statement.opaque]
+    if len(useful) > _EVENTS_MAX:
+        useful = _contended(useful)
+    reads = [event for event in useful if event.looks]
+    writes = [event for event in useful if event.writes and event.seen_from is not None]
+    seen = _Seen(reads, writes, run.state, serial)
+    found: list[Pattern] = []
+    for kind in (_overwritten, _inserted, _skewed, _torn, _reread):
+        for pattern in kind(seen):
+            found.append(pattern)
+            if len(found) >= _PATTERNS_MAX:
+                return found
+    return found
+
+
+def _contended(events: Sequence[Event]) -> list[Event]:
+    """The events on tables that one operation writes and another touches; at most so many."""
+    written: dict[str, set[int]] = {}
+    touched: dict[str, set[int]] = {}
+    for event in events:
+        for table in event.statement.tables:
+            touched.setdefault(table, set()).add(event.operation)
+        for table in event.writes:
+            written.setdefault(table, set()).add(event.operation)
+    hot = {table for table in written if len(touched[table]) > 1}
+    kept = [event for event in events if event.statement.tables & hot]
+    return kept[:_EVENTS_MAX] if len(kept) > _EVENTS_MAX else kept
+
+
+def _missed(read: Event, write: Event) -> str | None:
+    """The table in which a read came before a write of another operation was to be seen."""
+    if read.operation == write.operation or write.seen_from is None:
+        return None
+    if read.number >= write.seen_from or not may_be_same_row(read, write):
+        return None
+    return min(read.looks & write.writes, default=None)
+
+
+def _misses(reads: Sequence[Event], writes: Sequence[Event]) -> Iterator[tuple[Event, Event, str]]:
+    for read, write in product(reads, writes):
+        table = _missed(read, write)
+        if table is not None:
+            yield read, write, table
+
+
+def _later(writes: Sequence[Event], read: Event, table: str) -> list[Event]:
+    """What the operation that read wrote to that table afterwards."""
+    return [
+        write
+        for write in writes
+        if write.operation == read.operation and write.number > read.number
+        and table in write.writes
+    ]  # fmt: skip
+
+
+# --- a row written over -------------------------------------------------------------------
+
+
+def _overwritten(seen: _Seen) -> Iterator[Pattern]:
+    changes = [write for write in seen.writes if not write.inserts or write.statement.on_conflict]
+    for read, missed, table in _misses(seen.reads, changes):
+        for acted in _later(changes, read, table):
+            if acted.number > missed.number and may_be_same_row(missed, acted):
+                yield _over(read, missed, acted, table)
+
+
+def _over(read: Event, missed: Event, acted: Event, table: str) -> Pattern:
+    column = _column_of(read, missed, acted)
+    a = letter(missed.operation)
+    both_delete = missed.verb is acted.verb is Verb.DELETE
+    if both_delete or (column is not None and _moves_state(column, read, missed, acted)):
+        anomaly, mark = Anomaly.DOUBLE_TRANSITION, f"moved by {a} already"
+    else:
+        anomaly = Anomaly.LOST_UPDATE
+        mark = f"decided before {a}'s write" if acted.in_place else f"overwrites {a}"
+    marks = ((read.number, f"before {a}'s write"), (acted.number, mark))
+    return Pattern(anomaly, table, column, read, missed, acted, marks)
+
+
+def _column_of(read: Event, missed: Event, acted: Event) -> str | None:
+    """The column that both wrote and that says most; None when they share none."""
+    before = read.given[0] if len(read.given) == 1 else {}
+    shared = [
+        column
+        for column in missed.sets
+        if column in acted.sets and missed.sets[column] != before.get(column)
+    ]
+    ranked = sorted(shared, key=lambda column: _telling(column, missed.sets[column]))
+    return ranked[0] if ranked else None
+
+
+def _telling(column: str, value: str) -> int:
+    if _STATE_WORDS.search(column):
+        return 0
+    if _TIME_WORDS.search(column):
+        return 4
+    if value in {"TRUE", "FALSE"}:
+        return 1
+    return 2 if _NUMBER.match(value) or column in value.lower() else 3
+
+
+def _moves_state(column: str, read: Event, missed: Event, acted: Event) -> bool:
+    """Whether both moved the row on, from the state in which it was read."""
+    before = read.given[0].get(column) if len(read.given) == 1 else None
+    one, other = missed.sets[column], acted.sets[column]
+    if acted.in_place or before == other:
+        return False
+    if _STATE_WORDS.search(column) or {one, other} <= {"TRUE", "FALSE"}:
+        return True
+    return bool(_TIME_WORDS.search(column)) and before == "NULL"
+
+
+# --- a row inserted that a read had missed ------------------------------------------------
+
+
+def _inserted(seen: _Seen) -> Iterator[Pattern]:
+    inserts = [write for write in seen.writes if write.inserts]
+    for read, missed, table in _misses(seen.reads, inserts):
+        for acted in _later(inserts, read, table):
+            yield _second_insert(seen, read, missed, acted, table)
+
+
+def _second_insert(seen: _Seen, read: Event, missed: Event, acted: Event, table: str) -> Pattern:
+    a = letter(missed.operation)
+    early = (read.number, f"before {a}'s insert")
+    known = seen.found is not None and bool(seen.serial)
+    more = known and _rows([seen.found], table) > _rows(seen.serial, table)
+    number = _same_number(seen, read, missed, acted, table)
+    if number is not None and not more and _COUNTING.search(read.step.sql):
+        mark = (acted.number, f"same {number} as {a}")
+        return Pattern(Anomaly.DUPLICATE_NUMBER, table, number, read, missed, acted, (early, mark))
+    if read.found_nothing and (more or not known):
+        column = next((name for name in read.where if name in acted.sets), None)
+        mark = (acted.number, "second insert")
+        return Pattern(Anomaly.DUPLICATE_CREATE, table, column, read, missed, acted, (early, mark))
+    mark = (acted.number, f"{a}'s row not counted")
+    return Pattern(Anomaly.PHANTOM_INSERT, table, None, read, missed, acted, (early, mark))
+
+
+def _rows(states: Sequence[State | None], table: str) -> int:
+    return max((len(state[table].rows) for state in states if state and table in state), default=0)
+
+
+def _same_number(seen: _Seen, read: Event, missed: Event, acted: Event, table: str) -> str | None:
+    """The column in which both inserted one value, where one after the other they would not."""
+    same = [
+        column
+        for column, value in acted.sets.items()
+        if missed.sets.get(column) == value and column not in read.where
+    ]
+    if seen.found is not None and seen.serial and table in seen.found:
+        same = [
+            column
+            for column in same
+            if _repeats(seen.found, table, column)
+            > max(_repeats(state, table, column) for state in seen.serial)
+        ]
+    else:
+        same = [column for column in same if _NUMBER_WORDS.search(column)]
+    return min(same, key=lambda column: not _NUMBER_WORDS.search(column), default=None)
+
+
+def _repeats(state: State, table: str, column: str) -> int:
+    rows = state.get(table)
+    if rows is None or column not in (names := [name.lower() for name in rows.columns]):
+        return 0
+    place = names.index(column)
+    values = [repr(row[place]) for row in rows.rows]
+    return len(values) - len(set(values))
+
+
+# --- each missed what the other wrote -----------------------------------------------------
+
+
+def _skewed(seen: _Seen) -> Iterator[Pattern]:
+    missed_by: dict[tuple[int, int], list[tuple[Event, Event, str]]] = {}
+    for miss in _misses(seen.reads, seen.writes):
+        missed_by.setdefault((miss[0].operation, miss[1].operation), []).append(miss)
+    for (one, other), misses in missed_by.items():
+        back = missed_by.get((other, one))
+        if one > other or not back:
+            continue
+        (read, missed, table), (early, acted, _) = misses[0], back[0]
+        phantom = missed.inserts or acted.inserts
+        a, b = letter(other), letter(one)
+        marks: Mapping[int, str] = {
+            read.number: f"before {a}'s write",
+            early.number: f"before {b}'s write",
+        }
+        yield Pattern(
+            Anomaly.PHANTOM_INSERT if phantom else Anomaly.WRITE_SKEW,
+            table,
+            next(iter(missed.sets), None),
+            read,
+            missed,
+            acted,
+            tuple(sorted(marks.items())),
+        )
+
+
+# --- one operation in pieces --------------------------------------------------------------
+
+
+def _torn(seen: _Seen) -> Iterator[Pattern]:
+    for one, two in product(seen.writes, seen.writes):
+        if one.operation != two.operation or one.transaction == two.transaction:
+            continue
+        begin, end = one.seen_from, two.seen_from
+        if begin is None or end is None or begin >= end:
+            continue
+        for between in sorted((*seen.reads, *seen.writes), key=lambda event: event.number):
+            shared = (one.writes | two.writes) & between.statement.tables
+            if between.operation != one.operation and begin < between.number < end and shared:
+                a = letter(one.operation)
+                marks = ((between.number, f"between {a}'s steps"),)
+                table = min(shared)
+                yield Pattern(Anomaly.TORN_STEPS, table, None, between, two, between, marks)
+
+
+def _reread(seen: _Seen) -> Iterator[Pattern]:
+    for early, missed, table in _misses(seen.reads, seen.writes):
+        for late in seen.reads:
+            if late.operation != early.operation or late.number <= early.number:
+                continue
+            shown = missed.seen_from is not None and late.number > missed.seen_from
+            if shown and late.looks & missed.writes and may_be_same_row(late, missed):
+                a = letter(missed.operation)
+                marks = (
+                    (early.number, f"before {a}'s write"),
+                    (late.number, f"after {a}'s write"),
+                )
+                yield Pattern(Anomaly.NON_REPEATABLE_READ, table, None, early, missed, late, marks)
