@@ -1,0 +1,160 @@
+"""``find``: record each operation, predict which could meet, confirm or disprove each of those."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from crowdsafe.find.confirm import confirm
+from crowdsafe.find.model import Finding, Operation, Run, Verdict
+from crowdsafe.find.predict import Footprint, conflicts, footprint, groups
+from crowdsafe.find.report import Report
+from crowdsafe.find.session import Invariant, Job, Session
+
+__all__ = ["Progress", "find", "hunt"]
+
+Progress = Callable[[dict[str, Any]], None]
+"""Is told what happens: ``{"event": "trying", "operations": [...], "of": 6, "done": 2}``."""
+
+
+def find(
+    target: Any,
+    operations: Iterable[Any] = (),
+    *,
+    database: str,
+    setup: Any = None,
+    login: str | None = None,
+    headers: Sequence[str] = (),
+    invariants: Sequence[Invariant] = (),
+    budget_s: float = 60.0,
+    schedules: int = 2000,
+    triples: bool = False,
+    in_place: bool = False,
+    hang_s: float = 10.0,
+    progress: Progress | None = None,
+) -> Report:
+    """Find the races of these operations, each with itself and with each other.
+
+    ``target`` is an ASGI or WSGI app, its name (``"shop.main:app"``), a Scenario, or None where
+    the operations are functions. An operation is a request (``"POST /orders {...}"``), several
+    of them, or a function without arguments. Everything runs on a copy of ``database`` (a URL),
+    in this process; ``setup`` runs once before. ``budget_s`` (seconds) is for all of it,
+    ``schedules`` for each pair (or triple, when ``triples``).
+
+    Raises ConfigError for what cannot be set up. What goes wrong with one pair is a finding of
+    its own: inconclusive, with the reason.
+    """
+    job = Job(
+        target=target,
+        operations=tuple(operations),
+        database=database,
+        setup=setup,
+        login=login,
+        headers=tuple(headers),
+        invariants=tuple(invariants),
+        budget_s=budget_s,
+        schedules=schedules,
+        triples=triples,
+        in_place=in_place,
+        hang_s=hang_s,
+    )
+    began = time.monotonic()
+    with Session(job) as session:
+        findings = list(hunt(session, progress=progress))
+        return Report(
+            target=session.target.name,
+            database=session.database.shown_url,
+            findings=findings,
+            seconds=time.monotonic() - began,
+            version=version("crowdsafe"),
+            notes=session.notes(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """An operation alone: what it touched, or why it cannot be tried."""
+
+    operation: Operation
+    footprint: Footprint
+    trouble: str | None = None
+
+
+def hunt(
+    session: Session,
+    *,
+    only: Sequence[tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Iterable[Finding]:
+    """A finding for each pair (and triple) of the session's operations, as they come.
+
+    ``only`` names those to try, by the operations' numbers. The budget is shared out: each gets
+    at most twice its even share of what is left.
+    """
+    tell = progress or (lambda _: None)
+    ends = time.monotonic() + session.job.budget_s
+    recorded = [_record(session, operation) for operation in session.operations]
+    wanted = list(only or groups(len(recorded), triples=session.job.triples))
+    for done, group in enumerate(wanted):
+        members = [recorded[n] for n in group]
+        names = [member.operation.name for member in members]
+        tell({"event": "trying", "operations": names, "done": done, "of": len(wanted)})
+        finding = _foregone(members)
+        if finding is None:
+            left = max(0.0, ends - time.monotonic())
+            share = min(left, max(left * 2 / (len(wanted) - done), 0.5))
+            finding = confirm(
+                session,
+                [member.operation for member in members],
+                schedules=session.job.schedules,
+                seconds=share,
+            )
+        tell({"event": "finding", "operations": names, "done": done + 1, "of": len(wanted)})
+        yield finding
+        if session.controller.broken:
+            return
+
+
+def _record(session: Session, operation: Operation) -> _Recorded:
+    run = session.serial([operation], (0,))
+    return _Recorded(
+        operation, footprint(run.steps, session.analyse), _trouble(session, operation, run)
+    )
+
+
+def _trouble(session: Session, operation: Operation, run: Run) -> str | None:
+    """Why this operation cannot be tried at once with others, by how it went alone."""
+    if run.problem is not None:
+        return f"{operation.name} alone: {run.problem}"
+    if not run.steps:
+        where = f", but it talks to {', '.join(s)}" if (s := session.strangers()) else ""
+        return f"{operation.name} sends nothing to {session.database.shown_url}{where}"
+    for reply in run.answers[0].replies:
+        if reply.status is not None and reply.status >= 500:
+            return f"{reply.request} fails alone with {reply.status}: {_why(reply)}"
+    return None
+
+
+def _why(reply: Any) -> str:
+    if reply.error:
+        return f"{reply.error}: {reply.message}"[:300]
+    return str(reply.body)[:300]
+
+
+def _foregone(members: Sequence[_Recorded]) -> Finding | None:
+    """The finding for operations that need not, or cannot, be run at once."""
+    names = tuple(member.operation.name for member in members)
+    troubles = dict.fromkeys(member.trouble for member in members if member.trouble)
+    if troubles:
+        return Finding(names, Verdict.INCONCLUSIVE, reason="; ".join(troubles))
+    pairs = [(one, other) for n, one in enumerate(members) for other in members[n + 1 :]]
+    if any(conflicts(one.footprint, other.footprint) for one, other in pairs):
+        return None
+    return Finding(
+        names,
+        Verdict.PROVEN,
+        reason="they share no table that one of them writes, so no order of them matters",
+    )

@@ -1,0 +1,139 @@
+"""What a few operations give one after another, run as it is needed, and runs held against it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+
+from crowdsafe.find.judge import Judgement, Oracle
+from crowdsafe.find.model import Answer, Operation, Run, State
+from crowdsafe.find.session import Session
+
+__all__ = ["Inconclusive", "SerialOutcomes"]
+
+_CLOCK_STEP_S = 1.1
+_WANTED_MAX = 64
+
+Key = tuple[tuple[int, ...], tuple[int | None, ...]]
+
+
+class Inconclusive(Exception):
+    """Nothing can be said about these operations; the message says why."""
+
+
+class SerialOutcomes:
+    """The serial runs of some operations, and the oracle that knows them.
+
+    All orders are run when it is made, the first one twice, so that what is volatile shows.
+    Raises Inconclusive when a serial run hangs.
+    """
+
+    def __init__(self, session: Session, operations: Sequence[Operation]) -> None:
+        self.session = session
+        self.operations = operations
+        self.runs: dict[Key, Run] = {}
+        self._repeats: list[list[Run]] = []
+        self._last_learned = 0.0
+        self._tables: frozenset[str] = frozenset()
+        whole = (None,) * len(operations)
+        first = tuple(range(len(operations)))
+        self.runs[first, whole] = self._run(first, whole)
+        self._repeats.append([self.runs[first, whole], self._run(first, whole, perturbed=True)])
+        for order in permutations(first):
+            if (order, whole) not in self.runs:
+                self.runs[order, whole] = self._turned(order) or self._run(order, whole)
+        self._last_learned = time.monotonic()
+        self._build()
+
+    @property
+    def orders(self) -> dict[tuple[int, ...], Run]:
+        """Order → run, of the orders in which every operation ran to its end."""
+        return {order: run for (order, limits), run in self.runs.items() if set(limits) == {None}}
+
+    def judge(self, run: Run) -> Judgement:
+        """Whether a serial order gives this; runs the serial orders that are missing first."""
+        changed = self._changed(run)
+        if not changed <= self._tables:
+            self._tables |= changed
+            self._build()
+        shown = self._narrowed(run)
+        for _ in range(_WANTED_MAX):
+            wanted = [key for key in self.oracle.wants(shown) if key not in self.runs]
+            if not wanted:
+                break
+            for order, limits in wanted:
+                serial = self._run(order, limits)
+                self.runs[order, limits] = serial
+                self._tables |= self._changed(serial)
+            self._build()
+            shown = self._narrowed(run)
+        return self.oracle.judge(shown)
+
+    def relearn(self) -> None:
+        """Run the first order again when a clock has moved on, to learn what holds the time."""
+        rest = self._last_learned + _CLOCK_STEP_S - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
+        first = tuple(range(len(self.operations)))
+        whole = (None,) * len(self.operations)
+        self._repeats.append([self.runs[first, whole], self._run(first, whole)])
+        self._last_learned = time.monotonic()
+        self._build()
+
+    def _run(
+        self,
+        order: tuple[int, ...],
+        limits: tuple[int | None, ...],
+        *,
+        perturbed: bool = False,
+    ) -> Run:
+        run = self.session.serial(self.operations, order, limits, perturbed=perturbed)
+        if run.problem is not None:
+            raise Inconclusive(f"one after another: {run.problem}")
+        return run
+
+    def _turned(self, order: tuple[int, ...]) -> Run | None:
+        """The run of a known order with its operations renamed, where they are the same one."""
+        for (known, limits), run in self.runs.items():
+            if set(limits) != {None}:
+                continue
+            names = dict(zip(known, order, strict=True))
+            if all(self.operations[a] is self.operations[b] for a, b in names.items()):
+                return _renamed(run, names)
+        return None
+
+    def _changed(self, run: Run) -> frozenset[str]:
+        base = self.session.base
+        return frozenset(
+            name for name, rows in (run.state or {}).items() if rows is not base.get(name)
+        )
+
+    def _narrowed(self, run: Run) -> Run:
+        state: State = {
+            name: rows for name, rows in (run.state or {}).items() if name in self._tables
+        }
+        return replace(run, state=state)
+
+    def _build(self) -> None:
+        """The oracle anew, over the tables that any run changed so far."""
+        for run in self.runs.values():
+            self._tables |= self._changed(run)
+        self.oracle = Oracle(self.session.schema, self.session.invariants)
+        for repeats in self._repeats:
+            self.oracle.learn([self._narrowed(run) for run in repeats])
+        for (order, limits), run in self.runs.items():
+            self.oracle.add_serial(order, limits, self._narrowed(run))
+
+
+def _renamed(run: Run, names: dict[int, int]) -> Run:
+    answers = [Answer() for _ in run.answers]
+    for old, new in names.items():
+        answers[new] = run.answers[old]
+    return replace(
+        run,
+        answers=answers,
+        schedule=tuple((names[operation], count) for operation, count in run.schedule),
+        steps=[replace(step, operation=names[step.operation]) for step in run.steps],
+    )
