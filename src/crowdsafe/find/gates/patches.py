@@ -16,7 +16,8 @@ class Patches:
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         own = name in vars(owner)
-        self._done.append((owner, name, getattr(owner, name), own))
+        held = vars(owner)[name] if own else None  # as it is: a classmethod stays one
+        self._done.append((owner, name, held, own))
         setattr(owner, name, value)
 
     def set_everywhere(self, original: Any, value: Any) -> None:
