@@ -85,7 +85,7 @@ def _token(values: Mapping[str, Any]) -> Token:
     known = {field.name for field in fields(Token)}
     if not isinstance(values, dict) or set(values) - known:
         raise ValueError("it holds what is not known here")
-    schedule = tuple((int(operation), int(count)) for operation, count in values["schedule"])
+    schedule = tuple((int(operation), int(count)) for operation, count in values.get("schedule", ()))
     return Token(
         target=_text(values.get("target", "")),
         database=_text(values.get("database", "")),
@@ -113,7 +113,10 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
 def _without_password(url: str) -> str:
     """The address without the password in it, which is given again by ``--database``."""
     parts = urlsplit(url)
-    if parts.password is None:
+    words = parts.query.split("&")
+    query = "&".join(word for word in words if not word.lower().startswith("password="))
+    user, at, host = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}{at}{host}"
+    if (netloc, query) == (parts.netloc, parts.query):
         return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{host}"))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))

@@ -30,12 +30,9 @@ _STARTUP_S_MAX = 60.0
 _SHUTDOWN_S_MAX = 10.0
 
 
-class _Enough(OSError):
-    """The client has read as much of an endless stream as it wants."""
-
-
 class _Exchange:
-    """One request and its reply, as the app's ``receive`` and ``send`` see them."""
+    """One request and its reply, as the app's ``receive`` and ``send`` see them; ``hung_up`` when
+    the client had read as much of an endless stream as it wanted."""
 
     def __init__(self, request: RawRequest) -> None:
         self._request = request
@@ -43,6 +40,7 @@ class _Exchange:
         self._ended = asyncio.Event()
         self._chunks = 0
         self._body = bytearray()
+        self.hung_up = False
         self.status: int | None = None
         self.headers: list[tuple[str, str]] = []
 
@@ -69,8 +67,9 @@ class _Exchange:
         self._chunks += 1
         self._body += chunk[: BODY_BYTES_MAX - len(self._body)]
         if self._chunks > _CHUNKS_MAX or (chunk and len(self._body) >= BODY_BYTES_MAX):
+            self.hung_up = True
             self._ended.set()
-            raise _Enough("the client has gone")
+            raise OSError("the client has gone")
 
     def reply(self) -> RawReply:
         return RawReply(self.status or 500, self.headers, bytes(self._body))
@@ -85,12 +84,10 @@ async def send(app: AsgiApp, request: RawRequest, state: dict[str, Any] | None =
     with witness() as seen:
         try:
             await app(_scope(request, state), exchange.receive, exchange.send)
-        except _Enough:
-            pass
         except (Exception, SystemExit) as error:
-            if isinstance(error, ExceptionGroup) and error.subgroup(_Enough):
-                return exchange.reply()
             reply = exchange.reply()
+            if exchange.hung_up:  # the app was cut off, and may say so in its own way
+                return reply
             reply.status = max(reply.status, 500)
             reply.fault = fault_of(error)
             return reply

@@ -47,23 +47,31 @@ def logged_in(text: str, visitor: Visitor, drive: Drive) -> Visitor:
             f"the login came back to its page: {last.request} answered {last.status} with a form "
             "that asks for the password: look at the name, the password and the fields' names"
         )
+    visitor.forget_page()
     for reply in answer.replies:
         visitor.take_login(reply.body)
     return visitor
 
 
-def page_before(spec: Requests, visitor: Visitor, drive: Drive) -> None:
+def page_before(
+    spec: Requests, visitor: Visitor, drive: Drive, *, login: str | None = None
+) -> None:
     """Fetch the page whose form the operation sends, when it begins with one that needs a token.
 
-    A browser has that page before; the finder gets it by GET from the form's own address, once,
-    before the snapshot. What it answers is not looked at, the token aside.
+    A browser has that page before; the finder gets it by GET from the form's own address, and in
+    an app that guards all its requests also from the login's and from ``/``, once, before the
+    snapshot. What the pages answer is not looked at, the token aside.
     """
     first = spec.requests[0]
     if first.is_safe or visitor.token or "{{" in first.url:
         return
-    if first.kind is BodyKind.FORM or _guarded():
-        page = Request("GET", first.url, lenient=True)
-        drive((page,), visitor)
+    guarded = _guarded()
+    urls = [first.url] if guarded or first.kind is BodyKind.FORM else []
+    if guarded:
+        urls += [*([parse(login).requests[0].url] if login else []), "/"]
+    for url in urls:
+        if visitor.token is None:
+            drive((Request("GET", url, lenient=True),), visitor)
 
 
 def _guarded() -> bool:

@@ -105,7 +105,7 @@ class Target:
             users[text] = logged_in(text, visitor, send) if text else visitor
         visitor = users[text].copy()
         operation = self.operation(spec, visitor)
-        page_before(spec, visitor, send)
+        page_before(spec, visitor, send, login=text)
         return operation
 
     def _driver(self, on_loop: OnLoop | None) -> Callable[[tuple[Request, ...], Visitor], Answer]:

@@ -68,6 +68,11 @@ class Visitor:
                     self.authorization = f"{_scheme(part, key)} {token}"
                     return
 
+    def forget_page(self) -> None:
+        """Django gives out a new token at each login."""
+        if _django_settings() is not None:
+            self.token = self.token_field = None
+
     def cookie_line(self) -> str:
         return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
 
@@ -75,7 +80,7 @@ class Visitor:
         """The headers that prove that a changing request comes from the app's own page."""
         headers = [("Referer", origin + "/")]
         django = _django_settings()
-        if django is not None and not getattr(django, "CSRF_USE_SESSIONS", False):
+        if django is not None and not django.CSRF_USE_SESSIONS:
             cookie = self.cookies.setdefault(django.CSRF_COOKIE_NAME, _DJANGO_TOKEN)
             header = django.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-")
             return [*headers, (header, cookie)]
@@ -89,7 +94,11 @@ class Visitor:
         return headers
 
     def form_with_token(self, form: str) -> str:
-        """The form with the page's hidden token, where it names none itself."""
+        """The form with the page's hidden token, where it names none itself. Not for Django with
+        its cookie, where the header is enough and a page from before a login is out of date."""
+        django = _django_settings()
+        if django is not None and not django.CSRF_USE_SESSIONS:
+            return form
         if not self.token or not self.token_field or f"{self.token_field}=" in form:
             return form
         added = f"{quote_plus(self.token_field)}={quote_plus(self.token)}"
@@ -123,7 +132,7 @@ def _scheme(part: Any, key: str) -> str:
 
 
 def _django_settings() -> Any:
-    """Django's settings, when it is in use and guards against forgery."""
+    """Django's settings, when it is in use."""
     conf = sys.modules.get("django.conf")
     if conf is None or not conf.settings.configured:
         return None
