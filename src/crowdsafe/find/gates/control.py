@@ -14,7 +14,16 @@ from typing import Any, Protocol
 
 from crowdsafe.find.model import Source, Step
 
-__all__ = ["Gatekeeper", "Link", "Pass", "current_operation", "keep", "keeper", "operate"]
+__all__ = [
+    "Gatekeeper",
+    "Link",
+    "Pass",
+    "current_operation",
+    "keep",
+    "keeper",
+    "operate",
+    "scratch",
+]
 
 _numbers = itertools.count(1)
 
@@ -81,6 +90,9 @@ class Gatekeeper(Protocol):
 _operation: contextvars.ContextVar[int | None] = contextvars.ContextVar(
     "crowdsafe_find_operation", default=None
 )
+_scratch: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
+    "crowdsafe_find_scratch", default=None
+)
 _keeper: Gatekeeper | None = None
 
 
@@ -104,4 +116,14 @@ def current_operation() -> int | None:
 
 def operate(operation: int | None) -> contextvars.Token[int | None]:
     """Say that this thread or task runs as that operation from now on."""
+    _scratch.set({})
     return _operation.set(operation)
+
+
+def scratch() -> dict[str, Any]:
+    """Notes of the gates, empty again each time that a thread or task is set to an operation."""
+    notes = _scratch.get()
+    if notes is None:
+        notes = {}
+        _scratch.set(notes)
+    return notes

@@ -49,6 +49,15 @@ class Redirect:
         plain = sqlite_file(path, uri)
         return self.dialect == "sqlite" and plain is not None and _same(plain, self.original)
 
+    def sqlite_names(self, path: str | bytes | os.PathLike[Any], uri: bool = False) -> bool:
+        """Whether this is the file that was named, or its working copy."""
+        plain = sqlite_file(path, uri)
+        return (
+            self.dialect == "sqlite"
+            and plain is not None
+            and (_same(plain, self.original) or _same(plain, self.working))
+        )
+
     def sqlite_path(
         self, path: str | bytes | os.PathLike[Any], uri: bool = False
     ) -> str | bytes | os.PathLike[Any]:
