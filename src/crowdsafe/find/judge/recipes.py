@@ -102,7 +102,8 @@ RECIPES = {
         "-- 0 rows inserted: it is there already, read it",
         sqlalchemy="# in $model: __table_args__ = (UniqueConstraint($quoted),)\n"
         "session.execute(insert($model).values(...).on_conflict_do_nothing())",
-        django="# in $model.Meta: constraints = [UniqueConstraint(fields=[$quoted], name="$index")]\n'
+        django="# in $model.Meta: constraints = [\n"
+        '#     UniqueConstraint(fields=[$quoted], name="$index")]\n'
         "row, made = $model.objects.get_or_create($given, defaults={...})",
         part="row, made = store.write(get_or_create, $model, defaults, $given)",
     ),
