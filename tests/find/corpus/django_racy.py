@@ -149,7 +149,6 @@ def django_signal(url: str) -> Built:
         total.save()
 
     def create(request: HttpRequest) -> HttpResponse:
-        post_save.connect(count_up, sender=Order, dispatch_uid="total")
         Order.objects.create(number=int(request.POST["amount"]))
         return JsonResponse({"created": True}, status=201)
 
@@ -157,6 +156,7 @@ def django_signal(url: str) -> Built:
         post_save.disconnect(sender=Order, dispatch_uid="total")
         close()
 
+    post_save.connect(count_up, sender=Order, dispatch_uid="total", weak=False)
     app = site(url, path("orders", create))
     setup = tables(Order, Account, rows=lambda: Account.objects.create(owner="orders"))
     return Built(app, ["POST /orders amount=30", "POST /orders amount=12"], setup, close=down)

@@ -219,26 +219,23 @@ def increments(url: str) -> Built:
 
 @safe(
     "separate-rows",
-    note="each user has a counter row of their own in one table",
+    note="read, change, write: but each user's page is a row of its own",
 )
 def separate_rows(url: str) -> Built:
     engine = create_engine(engine_url(url))
+    app = FastAPI()
 
-    def allocate(stock_id: int) -> int:
+    @app.post("/pages/{page_id}/theme")
+    def save(page_id: int, theme: str) -> dict[str, str]:
         with Session(engine) as db:
-            stock = db.get_one(Stock, stock_id)
-            stock.on_hand -= 80
+            page = db.get_one(Page, page_id)
+            page.settings = {**page.settings, "theme": theme}
             db.commit()
-            return stock.on_hand
+            return {"theme": theme}
 
-    def allocate_first() -> int:
-        return allocate(1)
-
-    def allocate_second() -> int:
-        return allocate(2)
-
-    setup = orm(url, Base, lambda: [Stock(on_hand=100), Stock(on_hand=100)])
-    return Built(None, [allocate_first, allocate_second], setup, close=engine.dispose)
+    operations = ["POST /pages/1/theme?theme=dark", "POST /pages/2/theme?theme=light"]
+    setup = orm(url, Base, lambda: [Page(), Page()])
+    return Built(app, operations, setup, close=engine.dispose)
 
 
 @safe(

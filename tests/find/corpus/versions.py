@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Body, FastAPI, Header, HTTPException, Request, Response
 from flask import Flask, request
 from sqlalchemy import JSON, DateTime, create_engine, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from tests.find.corpus.case import POSTGRESQL, Built, safe
-from tests.find.corpus.kit import connect, engine_url, marks, orm, script
+from tests.find.corpus.kit import connect, engine_url, marks, orm, script, until_closed
 
 
 class Base(DeclarativeBase):
@@ -145,23 +146,25 @@ def version_retry(url: str) -> Built:
     note="a middleware writes down when the visitor was here last, on each request",
 )
 def last_seen_middleware(url: str) -> Built:
-    engine = create_engine(engine_url(url))
-    app = FastAPI()
+    engine = create_async_engine(
+        engine_url(url, sqlite="sqlite+aiosqlite", postgresql="postgresql+psycopg")
+    )
+    app = FastAPI(lifespan=until_closed(engine))
 
     @app.middleware("http")
     async def touch(asked: Request, further: Any) -> Any:
-        with Session(engine) as db, db.begin():
-            db.execute(update(Visitor).where(Visitor.id == 1).values(last_seen=func.now()))
+        async with AsyncSession(engine) as db, db.begin():
+            await db.execute(update(Visitor).where(Visitor.id == 1).values(last_seen=func.now()))
         return await further(asked)
 
     @app.post("/log", status_code=201)
-    def write(words: str) -> dict[str, str]:
-        with Session(engine) as db, db.begin():
+    async def write(words: str) -> dict[str, str]:
+        async with AsyncSession(engine) as db, db.begin():
             db.add(Document(content={"words": words}))
         return {"words": words}
 
     operations = ["POST /log?words=one", "POST /log?words=two"]
-    return Built(app, operations, orm(url, Base, lambda: [Visitor()]), close=engine.dispose)
+    return Built(app, operations, orm(url, Base, lambda: [Visitor()]))
 
 
 @safe(

@@ -1,4 +1,5 @@
-"""Each program of the corpora works, as long as nobody else is there."""
+"""The corpora: each program works alone; of the racy ones the race is found and named, and the
+safe ones are proven, or at least not accused."""
 
 from __future__ import annotations
 
@@ -7,26 +8,38 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from crowdsafe.find.model import Answer, Reply
+from crowdsafe.find import find
+from crowdsafe.find.model import Anomaly, Answer, Finding, Reply, Verdict
 from crowdsafe.find.targets import load, spec_of
-from tests.find.corpus import CASES, Built, Case
+from tests.find.corpus import CASES, Built, Case, Expected
 from tests.find.corpus.kit import sqlite_path
 from tests.support.pg_server import PgServer
 
-RUNS = [
-    pytest.param(
-        case,
-        database,
-        id=f"{case.name}-{database}",
-        marks=[pytest.mark.postgres] if database == "postgresql" else [],
-    )
-    for case in CASES.values()
-    for database in case.databases
-]
+BUDGET_S = 20.0
+SLOW_BUDGET_S = 90.0
+
+
+def _marks(case: Case, database: str, *, searched: bool) -> list[pytest.MarkDecorator]:
+    marks = [pytest.mark.postgres] if database == "postgresql" else []
+    return [*marks, pytest.mark.slow] if searched and case.slow else marks
+
+
+def _runs(*, searched: bool) -> list[Any]:
+    return [
+        pytest.param(
+            case,
+            database,
+            id=f"{case.name}-{database}",
+            marks=_marks(case, database, searched=searched),
+        )
+        for case in CASES.values()
+        for database in case.databases
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +99,7 @@ def failure(reply: Reply) -> bool:
     return (reply.status or 0) >= 500 or reply.error not in {None, "ValueError", "PermissionError"}
 
 
-@pytest.mark.parametrize(("case", "database"), RUNS)
+@pytest.mark.parametrize(("case", "database"), _runs(searched=False))
 def test_every_program_works_when_its_operations_run_one_by_one(
     case: Case, database: str, url: str
 ) -> None:
@@ -94,6 +107,57 @@ def test_every_program_works_when_its_operations_run_one_by_one(
         first, *others = answers_alone(program)
     assert first.stopped_at is None, first
     assert not [reply for answer in (first, *others) for reply in answer.replies if failure(reply)]
+
+
+@pytest.mark.parametrize(("case", "database"), _runs(searched=True))
+def test_the_finder_says_of_every_program_what_is_true(case: Case, database: str, url: str) -> None:
+    program = case.build(url)
+    try:
+        report = find(
+            program.target,
+            program.operations,
+            database=url,
+            setup=program.setup,
+            login=program.login,
+            headers=program.headers,
+            budget_s=SLOW_BUDGET_S if case.slow else BUDGET_S,
+        )
+    finally:
+        program.close()
+    assert not complaints(case.expected(database), report.findings)
+
+
+def complaints(expected: Expected, findings: list[Finding]) -> list[str]:
+    """What is wrong about these findings, one line each."""
+    wrong = [
+        f"{' + '.join(one.operations)}: {one.verdict} ({one.anomaly}) {one.summary or one.reason}"
+        for one in findings
+        if not may_be(expected, one)
+    ]
+    if expected.racy and not any(one.anomaly in expected.anomalies for one in findings):
+        wrong.append(f"none of {', '.join(sorted(expected.anomalies))} was found")
+    return wrong
+
+
+def may_be(expected: Expected, finding: Finding) -> bool:
+    if finding.verdict is Verdict.RACE:
+        return finding.anomaly in expected.anomalies | expected.also
+    return finding.verdict in expected.verdicts
+
+
+def test_a_wrong_verdict_is_complained_of() -> None:
+    racy, safe = CASES["stock-orm"].expected("sqlite"), CASES["on-conflict"].expected("sqlite")
+    race = Finding(("a", "a"), Verdict.RACE, Anomaly.LOST_UPDATE)
+    proven = Finding(("a", "a"), Verdict.PROVEN)
+    assert not complaints(racy, [race])
+    assert not complaints(safe, [proven])
+    for expected, finding in [
+        (safe, race),
+        (safe, Finding(("a", "a"), Verdict.INCONCLUSIVE)),
+        (racy, proven),
+        (racy, Finding(("a", "a"), Verdict.RACE, Anomaly.WRITE_SKEW)),
+    ]:
+        assert complaints(expected, [finding])
 
 
 def test_there_are_enough_programs_of_either_kind_on_either_database() -> None:
