@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crowdsafe.find.judge.anomalies import Named, explanation, marks_of, name
+from crowdsafe.find.judge.anomalies import Named, explanation, marks_of, name, pattern_of
 from crowdsafe.find.judge.cures import cures
 
-__all__ = ["Named", "cures", "explanation", "marks_of", "name"]
+__all__ = ["Named", "cures", "explanation", "marks_of", "name", "pattern_of"]

@@ -12,7 +12,7 @@ from crowdsafe.find.judge.events import Analyse, Event, analyse_for, events_of
 from crowdsafe.find.judge.patterns import Pattern, letter, patterns_in
 from crowdsafe.find.model import Anomaly, Run, Severity, State
 
-__all__ = ["Judged", "Named", "explanation", "marks_of", "name"]
+__all__ = ["Judged", "Named", "explanation", "marks_of", "name", "pattern_of"]
 
 
 class Judged(Protocol):
@@ -142,16 +142,32 @@ def _name(run: Run, judgement: Judged, serial: Sequence[Run], analyse: Analyse) 
     )
 
 
+def pattern_of(
+    run: Run, anomaly: Anomaly | None, serial: Sequence[Run], differences: Sequence[str] = ()
+) -> Pattern | None:
+    """The shape by which a run got that name; None where it was named by its outcome alone."""
+    return _best(_fitting(run, anomaly, serial), differences)
+
+
 def marks_of(
     run: Run, anomaly: Anomaly | None, serial: Sequence[Run], differences: Sequence[str] = ()
 ) -> dict[int, str]:
-    """What is wrong with single steps of a named run: place of the step → a few words."""
-    events = events_of(run)
-    marks = {number: "fails" for number, step in enumerate(run.steps) if step.error is not None}
-    states = [each.state for each in serial if each.state is not None]
-    fitting = [each for each in patterns_in(run, events, states) if each.anomaly is anomaly]
+    """What is wrong with single steps of a run of that name: place of the step → a few words."""
+    fitting = _fitting(run, anomaly, serial)
     best = _best(fitting, differences)
-    return marks if best is None else marks | dict(best.marks)
+    if best is None:
+        return {}
+    marks: dict[int, str] = {}
+    if len(run.answers) > 2:  # the others went wrong in the same way
+        for each in sorted(fitting, key=lambda each: each.missed.number):
+            if (each.table, each.column) == (best.table, best.column):
+                marks |= dict(each.marks)
+    return marks | dict(best.marks)
+
+
+def _fitting(run: Run, anomaly: Anomaly | None, serial: Sequence[Run]) -> list[Pattern]:
+    states = [each.state for each in serial if each.state is not None]
+    return [each for each in patterns_in(run, events_of(run), states) if each.anomaly is anomaly]
 
 
 def _best(patterns: Sequence[Pattern], differences: Sequence[str]) -> Pattern | None:

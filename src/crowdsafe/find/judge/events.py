@@ -91,13 +91,16 @@ def analyse_for(run: Run) -> Analyse:
     return lambda text: analyse(text, dialect)
 
 
-def events_of(run: Run, analyse: Analyse | None = None) -> list[Event]:
-    """The steps of a run as events, in order; those that failed are left out."""
+def events_of(run: Run, analyse: Analyse | None = None, *, failed: bool = False) -> list[Event]:
+    """The steps of a run as events, in order; with ``failed`` also those that failed, which
+    nobody ever sees anything of."""
     analyse = analyse or analyse_for(run)
     events: list[Event] = []
     open_: dict[tuple[int, int], list[Event]] = {}
     for number, step in enumerate(run.steps):
         if step.error is not None:
+            if failed:
+                events.append(_event(number, step, analyse(step.sql)))
             continue
         event = _event(number, step, analyse(step.sql))
         events.append(event)
