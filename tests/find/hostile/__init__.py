@@ -1,0 +1,1 @@
+"""Targets that hang, crash and misbehave: the finder says so, and goes on."""
