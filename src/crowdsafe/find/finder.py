@@ -96,8 +96,12 @@ def hunt(
     """
     tell = progress or (lambda _: None)
     ends = time.monotonic() + session.job.budget_s
-    recorded = [_record(session, operation) for operation in session.operations]
-    wanted = list(only or groups(len(recorded), triples=session.job.triples))
+    wanted = list(only or groups(len(session.operations), triples=session.job.triples))
+    recorded: dict[int, _Recorded] = {}
+    for number in sorted({number for group in wanted for number in group}):
+        operation = session.operations[number]
+        tell({"event": "recording", "operation": operation.name})
+        recorded[number] = _record(session, operation)
     for done, group in enumerate(wanted):
         members = [recorded[n] for n in group]
         names = [member.operation.name for member in members]

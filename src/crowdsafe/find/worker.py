@@ -1,0 +1,164 @@
+"""The child process that runs the target: it gets a job on stdin and tells findings on stdout.
+
+One JSON object a line. What the target prints goes to stderr. The process that started it watches
+it, ends it when it hangs, and goes on with another one after a crash; when that process is gone,
+this one ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from crowdsafe.errors import ConfigError, CrowdsafeError
+from crowdsafe.find.finder import hunt
+from crowdsafe.find.matrix import isolation_rows
+from crowdsafe.find.model import Finding, Verdict
+from crowdsafe.find.predict import groups
+from crowdsafe.find.replaying import replay
+from crowdsafe.find.session import Job, Session
+from crowdsafe.find.targets import database_named_in, source_file
+from crowdsafe.find.wire import pack
+
+__all__ = ["main", "work"]
+
+_ALIVE_EVERY_S = 1.0
+
+
+class _Teller:
+    """Writes events to the pipe, from any thread, and says every second how far things are."""
+
+    def __init__(self, pipe: TextIO) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._parent = os.getppid()
+        self.session: Session | None = None
+        threading.Thread(target=self._stay_alive, daemon=True, name="crowdsafe-find-alive").start()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        with self._lock:
+            self._pipe.write(json.dumps(event, default=str) + "\n")
+            self._pipe.flush()
+
+    def _stay_alive(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_ALIVE_EVERY_S):
+            if os.getppid() != self._parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            with contextlib.suppress(OSError, ValueError):  # the pipe closes as we end
+                self({"event": "alive", "runs": self.session.runs if self.session else 0})
+
+
+def main() -> int:
+    """Do the job of stdin. Exit code 0 when it was done or refused in words."""
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    job = json.loads(sys.stdin.readline())
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.argv = [str(job.get("target") or "crowdsafe")]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    faulthandler.enable()
+    tell = _Teller(pipe)
+    with _stacks_into(job.pop("stacks", None)):
+        try:
+            work(job, tell)
+        except CrowdsafeError as error:
+            tell({"event": "refused", "message": error.message})
+        except KeyboardInterrupt:
+            return 1
+    tell({"event": "end"})
+    # The target's own threads, open pools and exit handlers may not hold this process up.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _stop(_: int, __: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stacks_into(path: str | None) -> Iterator[None]:
+    """Write the stacks of all threads to that file on SIGUSR1."""
+    if path is None or not hasattr(signal, "SIGUSR1"):
+        yield
+        return
+    with Path(path).open("w") as file:
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+        yield
+        faulthandler.unregister(signal.SIGUSR1)
+
+
+def work(job: dict[str, Any], tell: _Teller) -> None:
+    """Find, or replay when the job has a token. Raises CrowdsafeError."""
+    if job.get("token"):
+        report = replay(job["token"], target=job["target"], database=job["database"])
+        about = {"target": report.target, "database": report.database, "operations": []}
+        tell({"event": "plan", "groups": [[0]], **about})
+        for finding in report.findings:
+            tell({"event": "found", "group": [0], "finding": pack(finding)})
+        tell({"event": "notes", "notes": report.notes})
+        return
+    only = job.pop("only", None)
+    isolation = job.pop("isolation", False)
+    with Session(_job(job)) as session:
+        tell.session = session
+        wanted = [tuple(group) for group in only] if only else _groups(session, job)
+        tell(
+            {
+                "event": "plan",
+                "target": session.target.name,
+                "database": session.database.shown_url,
+                "working": session.database.working_url,
+                "operations": [operation.name for operation in session.operations],
+                "groups": wanted,
+            }
+        )
+        found = hunt(session, only=wanted, progress=tell)
+        for group, finding in zip(wanted, found, strict=False):
+            _add_matrix(session, group, finding, isolation=isolation)
+            tell({"event": "found", "group": group, "finding": pack(finding)})
+        tell({"event": "notes", "notes": session.notes(), "broken": session.controller.broken})
+
+
+def _job(job: dict[str, Any]) -> Job:
+    """The session's job; the database is the scenario's own where none was named."""
+    values = {key: value for key, value in job.items() if key not in {"self_only", "token"}}
+    file = source_file(values["target"])
+    values["database"] = values["database"] or (database_named_in(file) if file else None)
+    if not values["database"]:
+        raise ConfigError(
+            "which database does it use? Say --database sqlite:///dev.db or "
+            "--database postgresql://user@host/name"
+        )
+    for name in ("operations", "headers"):
+        values[name] = tuple(values[name])
+    return Job(**values)
+
+
+def _groups(session: Session, job: dict[str, Any]) -> list[tuple[int, ...]]:
+    count = len(session.operations)
+    if job.get("self_only"):
+        return [(number, number) for number in range(count)]
+    return groups(count, triples=session.job.triples)
+
+
+def _add_matrix(
+    session: Session, group: Sequence[int], finding: Finding, *, isolation: bool
+) -> None:
+    if isolation and finding.verdict is Verdict.RACE:
+        operations = [session.operations[number] for number in group]
+        finding.matrix = isolation_rows(session, operations)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
