@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from crowdsafe.find.judge.anomalies import Named, explanation, marks_of, name, pattern_of
-from crowdsafe.find.judge.cures import cures
+from crowdsafe.find.judge.oracle import Invariant, Judgement, Oracle
 
-__all__ = ["Named", "cures", "explanation", "marks_of", "name", "pattern_of"]
+__all__ = ["Invariant", "Judgement", "Oracle"]

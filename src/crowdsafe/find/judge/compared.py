@@ -1,0 +1,196 @@
+"""Two outcomes side by side: whether they are equal, and if not, where, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crowdsafe.find.judge.canonical import Outcome, Told
+from crowdsafe.find.judge.delta import Change
+from crowdsafe.find.judge.volatile import aligned, opened, paired
+from crowdsafe.find.model import Reply
+
+__all__ = ["Comparison", "compare"]
+
+_SHOWN_MAX = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One place where two outcomes differ: what it is, and the value in each. ``hard`` ones can
+    be no matter of time and chance."""
+
+    where: str
+    here: Any
+    there: Any
+    weight: int = 1
+    hard: bool = False
+
+
+@dataclass(slots=True)
+class Comparison:
+    """``rows_differ`` and ``answers_differ`` may both be False when only what refers to what
+    differs; then it counts as a difference of the answers."""
+
+    equal: bool
+    rows_differ: bool = False
+    answers_differ: bool = False
+    tables: tuple[str, ...] = ()
+    spots: list[Spot] = field(default_factory=list)
+
+    @property
+    def distance(self) -> tuple[int, int, int]:
+        """The nearest is that with the fewest tables, then statuses, then values that differ."""
+        return (len(self.tables), int(self.answers_differ), sum(spot.weight for spot in self.spots))
+
+    @property
+    def suspects_clock(self) -> bool:
+        """Whether only texts, fractions and bytes differ."""
+        return bool(self.spots) and all(
+            not spot.hard and _is_soft(spot.here, spot.there) for spot in self.spots
+        )
+
+    def words(self, others: Sequence[Comparison], most: int) -> list[str]:
+        """The differences, with what the other comparisons have at the same places."""
+        found: list[str] = []
+        for spot in self.spots:
+            there = [spot.there]
+            for other in others:
+                there += [one.there for one in other.spots if one.where == spot.where]
+            shown = list(dict.fromkeys(_shown(value) for value in there))
+            found.append(f"{spot.where} is {_shown(spot.here)}; one after another it is "
+                         f"{' or '.join(shown[:4])}")  # fmt: skip
+        if not found and not self.equal:
+            found.append("other rows belong together than in any serial order")
+        return found[:most]
+
+
+def compare(here: Outcome, there: Outcome, limits: Sequence[int | None]) -> Comparison:
+    """Compare a run with a serial one that ran each operation up to its limit only (None: whole,
+    so that even its refusals are compared)."""
+    same_answers = _same_answers(here, there, limits)
+    if same_answers and here.linked == there.linked:
+        return Comparison(equal=True)
+    tables = tuple(
+        sorted(
+            table
+            for table in here.rows.keys() | there.rows.keys()
+            if here.rows.get(table) != there.rows.get(table)
+        )
+    )
+    spots = [spot for table in tables for spot in _row_spots(table, here, there)]
+    answers = list(_answer_spots(here, there, limits)) if not same_answers else []
+    return Comparison(
+        equal=False,
+        rows_differ=bool(tables),
+        answers_differ=bool(answers) or not tables,
+        tables=tables,
+        spots=[*spots, *answers],
+    )
+
+
+def _same_answers(here: Outcome, there: Outcome, limits: Sequence[int | None]) -> bool:
+    for ours, theirs, limit in zip(here.answers, there.answers, limits, strict=True):
+        compared = ours if limit is None else ours[:limit]
+        if [one.token for one in compared] != [one.token for one in theirs]:
+            return False
+    return True
+
+
+def _row_spots(table: str, here: Outcome, there: Outcome) -> Iterator[Spot]:
+    ours, theirs = _only_in(table, here, there), _only_in(table, there, here)
+    changed = {change.key: change for change in theirs if not change.is_new}
+    for change in [one for one in ours if not one.is_new]:
+        yield from _changed_spots(change, changed.pop(change.key, None))
+    for change in changed.values():
+        yield from _unchanged_spots(change)
+    new_here = [change for change in ours if change.is_new]
+    new_there = [change for change in theirs if change.is_new]
+    if len(new_here) != len(new_there):
+        count = len(here.delta.new(table)), len(there.delta.new(table))
+        yield Spot(f"the number of new rows in {table}", *count, weight=2, hard=True)
+        return
+    rows = aligned([change.after for change in new_here], [change.after for change in new_there])
+    columns = new_here[0].columns if new_here else ()
+    for ours_row, theirs_row in rows:
+        for column, a, b in zip(columns, ours_row, theirs_row, strict=True):
+            if a != b:
+                yield Spot(f"{column} of a new row in {table}", a, b)
+
+
+def _only_in(table: str, one: Outcome, other: Outcome) -> list[Change]:
+    left = Counter(other.rows.get(table, ()))
+    found: list[Change] = []
+    for token, change in one.changes.get(table, ()):
+        if left[token]:
+            left[token] -= 1
+        else:
+            found.append(change)
+    return found
+
+
+def _changed_spots(here: Change, there: Change | None) -> Iterator[Spot]:
+    if here.after is None or (there is not None and there.after is None):
+        yield Spot(here.label, "gone" if here.after is None else "there",
+                   "gone" if there is not None and there.after is None else "there", 2, hard=True)  # fmt: skip
+        return
+    other = here.before if there is None else there.after
+    for column, a, b in zip(here.columns, here.after, other or (), strict=False):
+        if a != b:
+            yield Spot(f"{here.label}.{column}", a, b)
+
+
+def _unchanged_spots(there: Change) -> Iterator[Spot]:
+    if there.after is None:
+        yield Spot(there.label, "there", "gone", 2, hard=True)
+        return
+    for column, a, b in zip(there.columns, there.before or (), there.after, strict=False):
+        if a != b:
+            yield Spot(f"{there.label}.{column}", a, b)
+
+
+def _answer_spots(here: Outcome, there: Outcome, limits: Sequence[int | None]) -> Iterator[Spot]:
+    for number, (ours, theirs) in enumerate(zip(here.answers, there.answers, strict=True)):
+        limit = limits[number]
+        ours = ours if limit is None else ours[:limit]  # noqa: PLW2901
+        for one, two in zip(ours, theirs, strict=False):
+            if one.token != two.token:
+                yield from _reply_spots(number, one, two)
+        if len(ours) != len(theirs):
+            yield Spot(
+                f"the number of answers to operation {number + 1}", len(ours), len(theirs), 3
+            )
+
+
+def _reply_spots(number: int, here: Told, there: Told) -> Iterator[Spot]:
+    where = f"the answer to {here.reply.request.split(' {')[0]} (operation {number + 1})"
+    if here.refused or there.refused or here.reply.status != there.reply.status:
+        yield Spot(where, _verdict(here.reply), _verdict(there.reply), 3, hard=True)
+        return
+    both = paired((), here.reply.body, there.reply.body)
+    pairs = [pair for pair in both if pair[1] != pair[2]]
+    for path, a, b in pairs:
+        name = ".".join(path)
+        yield Spot(f"{name} in {where}" if name else where, a, b)
+    one, two = opened(here.reply.body), opened(there.reply.body)
+    if isinstance(one, list) and isinstance(two, list) and len(one) != len(two):
+        yield Spot(f"the length of {where}", len(one), len(two), hard=True)
+    elif not pairs:
+        yield Spot(where, one, two, hard=True)
+
+
+def _verdict(reply: Reply) -> str:
+    if reply.status is not None:
+        return str(reply.status)
+    return reply.error or "done"
+
+
+def _is_soft(here: Any, there: Any) -> bool:
+    return all(isinstance(value, str | float | bytes) for value in (here, there))
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"
