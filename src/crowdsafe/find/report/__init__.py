@@ -47,9 +47,9 @@ class Report:
         return [finding for finding in self.findings if sorted(finding.operations) == wanted]
 
     def __str__(self) -> str:
-        from crowdsafe.find.report import terminal
+        from crowdsafe.find.report.terminal import render
 
-        return terminal.render(self)
+        return render(self)
 
 
 def exit_code(report: Report) -> int:

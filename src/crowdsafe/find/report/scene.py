@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from crowdsafe.find.judge import marks_of, pattern_of
+from crowdsafe.find.judge.anomalies import marks_of, pattern_of
 from crowdsafe.find.judge.events import Event, analyse_for, events_of
 from crowdsafe.find.model import Finding, Run, Source, Statement, Step, Verb
 from crowdsafe.find.report.words import count, cut, joined, letter, one_line

@@ -17,10 +17,13 @@ __all__ = [
     "cut",
     "duration",
     "joined",
+    "legend",
     "letter",
+    "one_line",
     "order_words",
     "short_name",
     "title",
+    "together",
 ]
 
 _CONTROL = re.compile(
@@ -78,6 +81,25 @@ def order_words(order: Sequence[int]) -> str:
 def short_name(operation: str, length: int = 60) -> str:
     """The name of an operation in one line."""
     return one_line(operation, length)
+
+
+def together(operations: Sequence[str], length: int = 60) -> str:
+    """``POST /take × itself``, ``POST /take × GET /stock``: who runs at the same time."""
+    names = [short_name(name, length) for name in operations]
+    if len(set(operations)) == 1 and len(operations) > 1:
+        times = "" if len(operations) == 2 else f", {len(operations)} at once"
+        return f"{names[0]} × itself{times}"
+    return " × ".join(names)
+
+
+def legend(operations: Sequence[str], length: int = 200) -> list[tuple[str, str]]:
+    """``("A", "POST /take ...")``, ``("B", "the same as A")``."""
+    found: list[tuple[str, str]] = []
+    for place, name in enumerate(operations):
+        first = operations.index(name)
+        same = f"the same as {letter(first)}"
+        found.append((letter(place), short_name(name, length) if first == place else same))
+    return found
 
 
 def title(finding: Finding) -> str:
