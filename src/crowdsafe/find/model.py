@@ -6,6 +6,7 @@ execution of a few operations at once under one schedule, and a *step* one state
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -193,7 +194,7 @@ class Run:
     """One execution: what was scheduled, what happened, and what came out.
 
     ``problem`` says why the run is worth nothing (a hang, a crash, a schedule that could not be
-    kept); such a run has no state.
+    kept); such a run has no state. ``ended_at`` is in seconds since 1970.
     """
 
     schedule: Schedule
@@ -203,6 +204,7 @@ class Run:
     deadlocked: bool = False
     problem: str | None = None
     seconds: float = 0.0
+    ended_at: float = field(default_factory=time.time)
 
 
 class Verdict(StrEnum):

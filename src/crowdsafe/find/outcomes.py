@@ -120,7 +120,7 @@ class SerialOutcomes:
         """The oracle anew, over the tables that any run changed so far."""
         for run in self.runs.values():
             self._tables |= self._changed(run)
-        self.oracle = Oracle(self.session.schema, self.session.invariants)
+        self.oracle = Oracle(self.session.schema, self.session.invariants, base=self.session.base)
         for repeats in self._repeats:
             self.oracle.learn([self._narrowed(run) for run in repeats])
         for (order, limits), run in self.runs.items():

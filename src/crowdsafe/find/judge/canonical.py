@@ -104,9 +104,8 @@ class Canon:
                 if change.after is None:
                     yield _Entity(("gone", table, repr(change.before)), path, None, True, change)
                     continue
-                cells = dict(zip(change.columns, change.after, strict=True))
                 label = ("new", table) if change.is_new else ("changed", table, repr(change.key))
-                yield _Entity(label, path, leaves.row(table, cells), True, change)
+                yield _Entity(label, path, leaves.row(table, change.cells()), True, change)
 
     def _reply_entity(self, number: int, place: int, reply: Reply, leaves: Leaves) -> _Entity:
         label = ("answer", number, place, reply.status, reply.error if is_refused(reply) else None)

@@ -133,8 +133,9 @@ def _only_in(table: str, one: Outcome, other: Outcome) -> list[Change]:
 
 def _changed_spots(here: Change, there: Change | None) -> Iterator[Spot]:
     if here.after is None or (there is not None and there.after is None):
-        yield Spot(here.label, "gone" if here.after is None else "there",
-                   "gone" if there is not None and there.after is None else "there", 2, hard=True)  # fmt: skip
+        stayed = there is None or there.after is not None
+        words = ("gone" if here.after is None else "there", "there" if stayed else "gone")
+        yield Spot(here.label, *words, weight=2, hard=True)
         return
     other = here.before if there is None else there.after
     for column, a, b in zip(here.columns, here.after, other or (), strict=False):

@@ -30,6 +30,15 @@ class Change:
     def is_new(self) -> bool:
         return self.before is None
 
+    def cells(self) -> dict[str, Any]:
+        """The columns that the run set: all of a new row, else those that are not as before."""
+        if self.after is None:
+            return {}
+        if self.before is None:
+            return dict(zip(self.columns, self.after, strict=True))
+        rows = zip(self.columns, self.before, self.after, strict=True)
+        return {column: now for column, was, now in rows if now != was}
+
     @property
     def label(self) -> str:
         """The row in words: ``stock[id=1]``."""
@@ -50,7 +59,8 @@ class Delta:
 
 
 def delta_of(state: State, base: State) -> Delta:
-    """Compare a state with the one before. A table that ``base`` does not have was empty."""
+    """Compare a state with the one before. A table that ``base`` does not have was empty; one
+    that ``state`` does not have was not looked at, and counts as unchanged."""
     found: dict[str, tuple[Change, ...]] = {}
     for table, rows in state.items():
         old = base.get(table)
@@ -59,9 +69,6 @@ def delta_of(state: State, base: State) -> Delta:
         changes = _changes(table, rows, old or Rows(rows.columns, rows.key, []))
         if changes:
             found[table] = tuple(changes)
-    for table in base.keys() - state.keys():
-        old = base[table]
-        found[table] = tuple(_changes(table, Rows(old.columns, old.key, []), old))
     return Delta(found)
 
 

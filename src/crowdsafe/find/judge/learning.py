@@ -55,8 +55,8 @@ def _row_pairs(one: Delta, two: Delta) -> Iterator[Pair]:
         for a, b in _same_rows(list(one.changes[table]), list(two.changes[table])):
             if a.after is None or b.after is None:
                 continue
-            theirs = dict(zip(b.columns, b.after, strict=True))
-            for column, value in zip(a.columns, a.after, strict=True):
+            theirs = b.cells()
+            for column, value in a.cells().items():
                 if column in theirs:
                     yield from paired(("row", table, column), value, theirs[column])
 

@@ -13,8 +13,6 @@ __all__ = ["MOMENT", "TODAY", "Window", "is_opaque", "plain_uuid"]
 MOMENT = "<time>"
 TODAY = "<today>"
 
-_BEFORE_S = 120.0
-_AFTER_S = 5.0
 _EPOCHS = (1.0, 1e3, 1e6, 1e9)
 _UUID = re.compile(
     r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE
@@ -31,18 +29,10 @@ _TEXTS_OF_TIME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The wall-clock time in which a run took place, in seconds since 1970.
-
-    Values of the two minutes before it count as well (what a set-up wrote just now is no
-    business date), and of five seconds after it.
-    """
+    """Wall-clock time, in seconds since 1970, in which what was written is no business date."""
 
     start: float
     end: float
-
-    @classmethod
-    def of(cls, seen_at: float, seconds: float) -> Window:
-        return cls(seen_at - max(seconds, 0.0) - _BEFORE_S, seen_at + _AFTER_S)
 
     def holds(self, seconds: float) -> bool:
         return self.start <= seconds <= self.end

@@ -10,7 +10,7 @@ invariants are the way to see it.
 from __future__ import annotations
 
 import itertools
-import time
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,8 @@ Limits = tuple[int | None, ...]
 Key = tuple[tuple[int, ...], Limits]
 
 _DIFFERENCES_MAX = 8
+_BEFORE_S = 0.2
+_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Oracle:
         self.base: State = base or {}
         self.habits = Habits()
         self.unstable: tuple[str, ...] = ()
+        self._began = math.inf
         self._canon = Canon(schema, self.habits)
         self._serial: dict[Key, _Serial] = {}
 
@@ -217,7 +220,9 @@ class Oracle:
     def _see(self, run: Run) -> Seen:
         if run.state is None:
             raise ValueError("a run without a state cannot be judged")
-        return Seen(run, delta_of(run.state, self.base), Window.of(time.time(), run.seconds))
+        self._began = min(self._began, run.ended_at - run.seconds - _BEFORE_S)
+        window = Window(self._began, run.ended_at + _AFTER_S)
+        return Seen(run, delta_of(run.state, self.base), window)
 
     def _outcome(self, seen: Seen) -> Outcome:
         return self._canon.outcome(seen.run, seen.delta, seen.window)
@@ -234,7 +239,7 @@ class Oracle:
             return ()
         rows = {
             table: [dict(zip(ones.columns, row, strict=True)) for row in ones.rows]
-            for table, ones in run.state.items()
+            for table, ones in (self.base | run.state).items()
         }
         words = (_broken(invariant, rows) for invariant in self.invariants)
         return tuple(word for word in words if word)
