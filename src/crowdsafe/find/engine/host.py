@@ -1,0 +1,169 @@
+"""Where operations run: threads for sync ones, one event loop in a thread for async ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from queue import SimpleQueue
+from typing import Any
+
+from crowdsafe.find.gates.control import operate
+from crowdsafe.find.model import Answer, Operation
+
+__all__ = ["Host"]
+
+_JOIN_S = 2.0
+_Job = Callable[[], None]
+_Returned = Callable[[Answer | BaseException], None]
+
+
+class Host:
+    """Starts operations, each in a context of its own. Threads are kept from run to run.
+
+    All async operations share one event loop, since the pools of a target belong to one; with
+    ``apart`` each has a loop of its own (for a target that blocks its loop in a sync driver).
+    """
+
+    def __init__(self) -> None:
+        self.apart = False
+        self._slots: list[_Slot] = []
+        self._loop_thread: _LoopThread | None = None
+        self._loops_apart: list[_LoopThread] = []
+
+    @property
+    def loop_thread_ids(self) -> frozenset[int]:
+        """The threads in which a blocked call would stop other async operations."""
+        return frozenset() if self._loop_thread is None else frozenset({self._loop_thread.ident})
+
+    def loop(self, place: int | None = None) -> _LoopThread:
+        if self.apart and place is not None:
+            while len(self._loops_apart) <= place:
+                self._loops_apart.append(_LoopThread())
+            return self._loops_apart[place]
+        if self._loop_thread is None:
+            self._loop_thread = _LoopThread()
+        return self._loop_thread
+
+    def start(
+        self, place: int, number: int, operation: Operation, limit: int | None, tell: _Returned
+    ) -> Callable[[], None]:
+        """Run an operation; ``tell`` is called with its answer, or with what it raised. Returns
+        what cancels it (an async one; nothing can be done about a thread from outside)."""
+        if operation.is_async:
+            return self.loop(place).start(number, operation, limit, tell)
+        while len(self._slots) <= place:
+            self._slots.append(_Slot())
+        self._slots[place].submit(lambda: _run_sync(number, operation, limit, tell))
+        return _nothing
+
+    def close(self) -> None:
+        """End the threads; one that does not end within 2 s is left behind (it is a daemon)."""
+        for slot in self._slots:
+            slot.close()
+        for loop in (*self._loops_apart, *([self._loop_thread] if self._loop_thread else ())):
+            loop.close()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _run_sync(number: int, operation: Operation, limit: int | None, tell: _Returned) -> None:
+    def run() -> Answer:
+        operate(number)
+        return operation.run(limit)
+
+    answer: Answer | BaseException
+    try:
+        answer = contextvars.Context().run(run)
+    except BaseException as error:
+        answer = error
+    tell(answer)
+
+
+class _Slot:
+    """A thread that runs one job after the other."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="crowdsafe-find", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: _Job) -> None:
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(_JOIN_S)
+
+
+class _LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._work, name="crowdsafe-find-loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def ident(self) -> int:
+        return self._thread.ident or 0
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def start(
+        self, number: int, operation: Operation, limit: int | None, tell: _Returned
+    ) -> Callable[[], None]:
+        made: list[asyncio.Task[None]] = []
+
+        async def run() -> None:
+            operate(number)
+            answer: Answer | BaseException
+            try:
+                answer = await operation.run_async(limit)
+            except BaseException as error:
+                answer = error
+            tell(answer)
+
+        def begin() -> None:
+            task = self.loop.create_task(run(), context=contextvars.Context())
+            made.append(task)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        def cancel() -> None:
+            self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in made])
+
+        self.loop.call_soon_threadsafe(begin)
+        return cancel
+
+    def call(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float | None) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+
+    def close(self) -> None:
+        """Cancel what still runs, then stop the loop."""
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=1.0) if others else None
+            await self.loop.shutdown_asyncgens()
+
+        if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(end(), self.loop).result(_JOIN_S)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(_JOIN_S)
+        if not self._thread.is_alive():
+            self.loop.close()

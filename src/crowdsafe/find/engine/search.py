@@ -1,0 +1,308 @@
+"""Runs one schedule of each kind that could make a difference, those with fewest switches first."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from crowdsafe.find.engine.knowledge import Knowledge
+from crowdsafe.find.engine.races import Reversal, reversals, whole_touch
+from crowdsafe.find.engine.touch import Touch, dependent
+from crowdsafe.find.engine.trace import Grant, Impossible, Picker, Situation, Trace
+from crowdsafe.find.model import Operation, Run, Statement
+
+if TYPE_CHECKING:
+    from crowdsafe.find.database import Database
+    from crowdsafe.find.engine.transactions import Transactions
+
+__all__ = ["Budget", "Search"]
+
+_clock = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many schedules may be run, and for how many seconds (the one that runs then ends)."""
+
+    schedules: int = 2000
+    seconds: float = 60.0
+
+
+class _Runs(Protocol):
+    """What the search needs of a :class:`~crowdsafe.find.engine.controller.Controller`."""
+
+    database: Database
+
+    def trace(
+        self,
+        operations: Sequence[Operation],
+        pick: Picker,
+        *,
+        transactions: Transactions | None = None,
+        eager: bool = False,
+    ) -> Trace: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    """A point of decision at which more than one choice was or will be tried.
+
+    ``sleep`` are choices that need not be tried here, with what they would do: runs with them
+    first are tried elsewhere. ``tried`` are the choices in the order in which they were begun,
+    with what they did; ``wanted`` those and what waits in the heap.
+    """
+
+    sleep: dict[int, Touch]
+    tried: dict[int, Touch | None] = field(default_factory=dict)
+    wanted: set[int] = field(default_factory=set)
+
+
+@dataclass(order=True, frozen=True, slots=True)
+class _Todo:
+    preemptions: int
+    depth: int
+    nth: int
+    prefix: bytes = field(compare=False)
+    choice: int | None = field(compare=False)
+    guide: tuple[int, ...] = field(compare=False, default=())
+
+
+class Search:
+    """Iterate over it: each item is one run, its state read by ``after``.
+
+    ``complete`` is True when the iteration ended because no schedule is left that could give
+    another outcome; else ``why_not`` says what stopped it, ``problem`` the first thing that went
+    wrong in a run, if any, and ``schedules`` how many were run (some runs turn out to repeat an
+    earlier one; they count, and are not given out).
+    """
+
+    def __init__(
+        self,
+        controller: _Runs,
+        operations: Sequence[Operation],
+        *,
+        reset: Callable[[], None],
+        after: Callable[[Run], None],
+        budget: Budget | None = None,
+        analyse: Callable[[str], Statement] | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> None:
+        self.complete = False
+        self.why_not: str | None = None
+        self.problem: str | None = None
+        self.schedules = 0
+        self.redundant = 0
+        self._controller = controller
+        self._operations = operations
+        self._reset = reset
+        self._after = after
+        self._budget = budget or Budget()
+        if analyse is not None:
+            controller.analyse = analyse  # type: ignore[attr-defined]
+        self._knowledge = knowledge or Knowledge.of(controller.database)
+        self._eager = True
+        self._numbers = itertools.count()
+        self._nodes: dict[bytes, _Node] = {}
+        self._heap: list[_Todo] = []
+
+    def __iter__(self) -> Iterator[Run]:
+        began = _clock()
+        self._start_over()
+        while self._heap:
+            todo = heapq.heappop(self._heap)
+            if not self._begin(todo):
+                continue
+            if self.schedules >= self._budget.schedules:
+                self.why_not = f"the budget of {self._budget.schedules} schedules was used up"
+                return
+            if _clock() - began >= self._budget.seconds:
+                self.why_not = f"the budget of {self._budget.seconds:g} s was used up"
+                return
+            run = self._run(todo)
+            if run is not None:
+                yield run
+        self.complete = self.why_not is None
+
+    def _start_over(self) -> None:
+        self._nodes.clear()
+        self._heap = [_Todo(0, 0, next(self._numbers), b"", None)]
+
+    def _begin(self, todo: _Todo) -> bool:
+        """Note that a choice is being tried; False when it turned out not to be needed."""
+        if todo.choice is None:
+            return True
+        node = self._nodes[todo.prefix]
+        if todo.choice in node.sleep:
+            return False
+        node.tried[todo.choice] = None
+        return True
+
+    def _run(self, todo: _Todo) -> Run | None:
+        """One schedule; None when it repeats another."""
+        self.schedules += 1
+        guided = _Guided(todo, self._nodes)
+        self._reset()
+        trace = self._controller.trace(
+            self._operations,
+            guided,
+            transactions=self._knowledge.transactions(),
+            eager=self._eager,
+        )
+        guided.absorb(trace.grants)
+        self._after(trace.run)
+        if trace.stalled:
+            self._eager = False
+            self.why_not = self.why_not or (
+                "operations waited for each other inside of the process (a lock, a pool of "
+                "connections), where other processes would not"
+            )
+        if trace.run.problem is not None:
+            self.problem = self.problem or trace.run.problem
+            self.why_not = f"a run had a problem: {self.problem}"
+            return trace.run
+        if self._knowledge.learn(trace.grants):
+            self._start_over()
+            return trace.run
+        self._explore(trace.grants, guided)
+        if guided.cut is not None:
+            self.redundant += 1
+            return None
+        return trace.run
+
+    def _explore(self, grants: list[Grant], guided: _Guided) -> None:
+        choices = bytes(grant.operation for grant in grants)
+        depth = len(guided.todo.prefix)
+        if guided.todo.choice is not None:
+            node = self._nodes[guided.todo.prefix]
+            node.tried[guided.todo.choice] = whole_touch(grants[depth])
+        end = len(grants) if guided.cut is None else guided.cut
+        costs = _preemptions(grants)
+        for reversal in reversals(grants, len(self._operations), end):
+            self._want(reversal, grants, choices, guided.sleeps, costs)
+
+    def _want(
+        self,
+        reversal: Reversal,
+        grants: list[Grant],
+        choices: bytes,
+        sleeps: list[dict[int, Touch]],
+        costs: list[int],
+    ) -> None:
+        """Have a reversal tried, unless what is tried there already leads to it."""
+        depth = reversal.depth
+        initials = reversal.initials & grants[depth].able
+        if not initials:
+            depth, initials = _where_able(reversal, grants)
+        node = self._nodes.get(choices[:depth])
+        if node is None:
+            node = _Node(dict(sleeps[depth]), {}, {choices[depth]})
+            node.tried[choices[depth]] = whole_touch(grants[depth])
+            self._nodes[choices[:depth]] = node
+        if initials & (node.wanted | node.sleep.keys()):
+            return
+        chosen = (
+            reversal.operation
+            if reversal.operation in initials
+            else min(initials, key=reversal.order.index)
+        )
+        node.wanted.add(chosen)
+        guide = list(reversal.order)
+        guide.remove(chosen)
+        running = grants[depth - 1].operation if depth else chosen
+        preempts = running != chosen and running in grants[depth].able
+        heapq.heappush(
+            self._heap,
+            _Todo(
+                costs[depth] + preempts,
+                depth,
+                next(self._numbers),
+                choices[:depth],
+                chosen,
+                tuple(guide),
+            ),
+        )
+
+
+def _where_able(reversal: Reversal, grants: list[Grant]) -> tuple[int, frozenset[int]]:
+    """The last point before a race at which the second could have gone on (by what the database
+    said; the dependencies say it could at the race itself, which a wait that they do not know of
+    may contradict)."""
+    operation = reversal.operation
+    for depth in range(reversal.depth, -1, -1):
+        if operation in grants[depth].able:
+            return depth, frozenset({operation})
+        if grants[depth].operation == operation:
+            break
+    return reversal.depth, frozenset({grants[reversal.depth].operation})
+
+
+def _preemptions(grants: list[Grant]) -> list[int]:
+    """For each depth, how many steps before it took over from an operation that could go on."""
+    counts = [0]
+    for before, grant in itertools.pairwise(grants):
+        switched = grant.operation != before.operation and before.operation in grant.able
+        counts.append(counts[-1] + switched)
+    return counts
+
+
+class _Guided:
+    """Picks along a prefix, then the choice that is to be tried, then what leads to the race,
+    then whoever runs already; never one that sleeps. ``cut`` is where only sleepers were left:
+    from there on the run repeats another."""
+
+    def __init__(self, todo: _Todo, nodes: dict[bytes, _Node]) -> None:
+        self.todo = todo
+        self.cut: int | None = None
+        self.sleeps: list[dict[int, Touch]] = [{}]
+        self._nodes = nodes
+        self._path = todo.prefix + (b"" if todo.choice is None else bytes([todo.choice]))
+        self._guide = list(todo.guide)
+        self._done = bytearray()
+
+    def absorb(self, grants: list[Grant]) -> None:
+        """Put to sleep, and wake, what the latest steps say."""
+        for grant in grants[len(self._done) :]:
+            sleep = self.sleeps[-1]
+            node = self._nodes.get(bytes(self._done)) if len(self._done) < len(self._path) else None
+            if node is not None:
+                sleep = dict(node.sleep)
+                for choice, touch in node.tried.items():
+                    if choice == grant.operation:
+                        break
+                    if touch is not None:
+                        sleep[choice] = touch
+            touch_now = whole_touch(grant)
+            self.sleeps.append(
+                {
+                    choice: touch
+                    for choice, touch in sleep.items()
+                    if choice != grant.operation and not dependent(touch, touch_now)
+                }
+            )
+            self._done.append(grant.operation)
+
+    def __call__(self, situation: Situation) -> int:
+        self.absorb(situation.grants)
+        place = len(self._done)
+        if place < len(self._path):
+            if self._path[place] not in situation.able:
+                raise Impossible(
+                    f"not the same twice: operation {self._path[place] + 1} could go on after "
+                    f"{place} statements before, and cannot now"
+                )
+            return self._path[place]
+        sleep = self.sleeps[-1]
+        while self._guide:
+            chosen = self._guide.pop(0)
+            if chosen in situation.able and chosen not in sleep:
+                return chosen
+            self._guide.clear()
+        awake = [operation for operation in situation.able if operation not in sleep]
+        if not awake:
+            self.cut = place if self.cut is None else self.cut
+            awake = list(situation.able)
+        return situation.last if situation.last in awake else awake[0]

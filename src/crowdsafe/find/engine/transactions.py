@@ -1,0 +1,251 @@
+"""Which transaction of which connection a statement belongs to, and what the statement touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from crowdsafe.find.engine.touch import EVERYTHING, NOTHING, Mode, Rows, Touch, all_of
+from crowdsafe.find.gates.control import Link
+from crowdsafe.find.model import Statement, Verb
+
+__all__ = ["RowsOf", "Transactions"]
+
+RowsOf = Callable[[Statement, str, Any], Rows]
+"""The rows that a statement is sure to be confined to, from its text and parameters."""
+
+_ADVISORY = "#advisory"
+_SNAPSHOT = "#snapshot"
+_FILE = "#file"
+_READERS = "#readers"
+_BOUNDS = {Verb.BEGIN, Verb.SAVEPOINT, Verb.RELEASE, Verb.SET}
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is known of a connection's transaction: what it locked, wrote and read."""
+
+    begun: bool = False
+    level: str | None = None
+    locked: Touch = field(default_factory=dict)
+    dirty: Touch = field(default_factory=dict)
+    read: Touch = field(default_factory=dict)
+    snapshot: bool = False
+    savepoints: list[str] = field(default_factory=list)
+    from_savepoint: bool = False
+
+
+class Transactions:
+    """Follows the transactions of a run. ``rows_of`` tells the rows of a statement, ``adds``
+    whether an INSERT only adds rows that nothing else meets (see :class:`Mode`)."""
+
+    def __init__(
+        self,
+        dialect: str,
+        *,
+        rows_of: RowsOf = lambda _statement, _sql, _parameters: None,
+        adds: Callable[[Statement], bool] = lambda _statement: False,
+    ) -> None:
+        self._dialect = dialect
+        self._rows_of = rows_of
+        self._adds = adds
+        self._open: dict[Link, _Open] = {}
+        self._levels: dict[Link, str] = {}
+
+    def holds_locks(self, link: Link) -> bool:
+        """Whether the transaction that is open on that connection locked anything."""
+        return link in self._open and bool(self._open[link].locked)
+
+    def attempt(self, link: Link, statement: Statement, sql: str, parameters: Any) -> Touch:
+        """What a statement touches that has to wait, as far as it got."""
+        if statement.verb in {Verb.COMMIT, Verb.ROLLBACK}:
+            return self._ending(self._open.get(link, _Open()), statement.verb)
+        return self._own(self._open.get(link, _Open()), statement, sql, parameters)
+
+    def left(
+        self, link: Link, statement: Statement, sql: str, parameters: Any, *, failed: bool
+    ) -> Touch:
+        """What a statement touched that ended just now."""
+        if self._dialect == "sqlite":
+            return self._left_sqlite(link, statement, sql, parameters, failed=failed)
+        return self._left_postgresql(link, statement, sql, parameters, failed=failed)
+
+    def _own(self, tx: _Open, statement: Statement, sql: str, parameters: Any) -> Touch:
+        """The tables of a statement, without what its transaction makes of it."""
+        if statement.verb in _BOUNDS:
+            return NOTHING
+        if statement.opaque or statement.verb is Verb.DDL:
+            return EVERYTHING
+        rows = self._rows_of(statement, sql, parameters)
+        locks = statement.writes
+        if statement.locks_rows or statement.verb is Verb.LOCK:
+            locks = statement.tables
+        write = Mode.ADD if self._adds(statement) else Mode.LOCK
+        touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(
+            statement.reads - locks, (Mode.READ, rows)
+        )
+        touch.update(dict.fromkeys(locks, (write, rows)))
+        if statement.advisory:
+            touch[_ADVISORY] = (Mode.LOCK, None)
+        return touch
+
+    def _left_postgresql(
+        self, link: Link, statement: Statement, sql: str, parameters: Any, *, failed: bool
+    ) -> Touch:
+        tx = self._open.setdefault(link, _Open())
+        if statement.verb in {Verb.COMMIT, Verb.ROLLBACK}:
+            del self._open[link]
+            return self._ending(tx, statement.verb)
+        if statement.isolation is not None:
+            self._set_level(link, tx, statement)
+        if statement.verb is Verb.BEGIN:
+            tx.begun = not failed
+        if statement.verb is Verb.ROLLBACK_TO or failed:
+            own = self._own(tx, statement, sql, parameters)
+            return all_of([own, _with(Mode.RELEASE, all_of([own, tx.locked]))])
+        if statement.verb in _BOUNDS:
+            return NOTHING
+        return self._in_level(link, tx, statement, sql, parameters)
+
+    def _in_level(
+        self, link: Link, tx: _Open, statement: Statement, sql: str, parameters: Any
+    ) -> Touch:
+        own = self._own(tx, statement, sql, parameters)
+        level = tx.level or link.isolation or self._levels.get(link) or ""
+        parts = [own]
+        if level in {"repeatable read", "serializable"}:
+            if tx.snapshot and level == "repeatable read":
+                parts = [_only(own, Mode.LOCK | Mode.ADD)]
+            elif not tx.snapshot:
+                parts.append({_SNAPSHOT: (Mode.READ, None)})
+            tx.snapshot = True
+        written = _only(own, Mode.LOCK | Mode.ADD)
+        if level == "serializable":
+            tx.read = all_of([tx.read, own])
+            parts.append(_with(Mode.PUBLISH, written))
+        open_now = link.in_transaction
+        if open_now is None and tx.begun:
+            open_now = True
+        if open_now is not True and written:
+            parts += [_with(Mode.PUBLISH | Mode.RELEASE, written), {_SNAPSHOT: _published()}]
+        if open_now is not False:
+            tx.locked = all_of([tx.locked, written])
+            if statement.writes or statement.opaque:
+                tx.dirty = all_of([tx.dirty, written])
+        return all_of(parts)
+
+    def _set_level(self, link: Link, tx: _Open, statement: Statement) -> None:
+        session_wide = statement.verb is Verb.SET and not statement.text.lower().startswith(
+            ("set transaction", "set local")
+        )
+        if session_wide:
+            self._levels[link] = str(statement.isolation)
+        else:
+            tx.level = statement.isolation
+
+    def _ending(self, tx: _Open, verb: Verb) -> Touch:
+        """The end of a transaction lets go of its locks; COMMIT shows what it wrote."""
+        parts = [_with(Mode.RELEASE, tx.locked)]
+        if verb is Verb.COMMIT:
+            parts.append(_with(Mode.PUBLISH, tx.dirty))
+            if tx.dirty and self._dialect != "sqlite":
+                parts.append({_SNAPSHOT: _published()})
+            if tx.read:
+                parts.append(_with(Mode.READ, tx.read))
+        return all_of(parts)
+
+    def _left_sqlite(
+        self, link: Link, statement: Statement, sql: str, parameters: Any, *, failed: bool
+    ) -> Touch:
+        tx = self._open.setdefault(link, _Open())
+        verb = self._sqlite_verb(tx, statement)
+        if verb in {Verb.COMMIT, Verb.ROLLBACK}:
+            touch = self._sqlite_ending(tx, verb)
+            if not (failed and verb is Verb.COMMIT and link.in_transaction is not False):
+                del self._open[link]
+            return touch
+        if verb in {Verb.BEGIN, Verb.SAVEPOINT}:
+            return self._sqlite_begin(tx, statement, failed=failed)
+        own = self._own(tx, statement, sql, parameters)
+        written = _only(own, Mode.LOCK | Mode.ADD)
+        if not tx.begun:
+            return self._sqlite_alone(own, written)
+        parts = [] if tx.snapshot else [_only(own, Mode.READ), {_FILE: (Mode.READ, None)}]
+        if own:
+            tx.snapshot = True
+        if written:
+            if _FILE not in tx.locked:
+                parts.append({_FILE: (Mode.LOCK, None)})
+            parts.append(written)
+            tx.locked = all_of([tx.locked, written, {_FILE: (Mode.LOCK, None)}])
+            tx.dirty = all_of([tx.dirty, written])
+        return all_of(parts) if own else NOTHING
+
+    @staticmethod
+    def _sqlite_alone(own: Touch, written: Touch) -> Touch:
+        """A statement outside of a transaction: it commits by itself."""
+        if not written:
+            return own
+        ends = Mode.LOCK | Mode.PUBLISH | Mode.RELEASE
+        return all_of(
+            [
+                own,
+                _with(Mode.PUBLISH | Mode.RELEASE, written),
+                {_FILE: (ends, None), _READERS: (Mode.LOCK, None)},
+            ]
+        )
+
+    @staticmethod
+    def _sqlite_verb(tx: _Open, statement: Statement) -> Verb:
+        """RELEASE of the savepoint that began the transaction is its COMMIT."""
+        if statement.verb is Verb.RELEASE and tx.from_savepoint:
+            name = _last_word(statement.text)
+            if name in tx.savepoints:
+                del tx.savepoints[tx.savepoints.index(name) :]
+            return Verb.RELEASE if tx.savepoints else Verb.COMMIT
+        return statement.verb
+
+    @staticmethod
+    def _sqlite_begin(tx: _Open, statement: Statement, *, failed: bool) -> Touch:
+        words = statement.text.lower().split()
+        at_once = statement.verb is Verb.BEGIN and ("immediate" in words or "exclusive" in words)
+        touch: Touch = {_FILE: (Mode.LOCK, None)} if at_once else NOTHING
+        if failed:
+            return touch
+        if statement.verb is Verb.SAVEPOINT:
+            if not tx.begun:
+                tx.from_savepoint = True
+            tx.savepoints.append(_last_word(statement.text))
+        tx.begun = True
+        if at_once:
+            tx.locked = touch
+            tx.snapshot = True
+        return touch
+
+    @staticmethod
+    def _sqlite_ending(tx: _Open, verb: Verb) -> Touch:
+        parts: list[Touch] = [_with(Mode.RELEASE, tx.locked)]
+        if tx.snapshot:
+            parts.append({_READERS: (Mode.RELEASE, None)})
+        if verb is Verb.COMMIT and tx.dirty:
+            parts.append(_with(Mode.PUBLISH, tx.dirty))
+            parts.append({_FILE: (Mode.PUBLISH, None), _READERS: (Mode.LOCK, None)})
+        return all_of(parts)
+
+
+def _published() -> tuple[Mode, Rows]:
+    return Mode.PUBLISH, None
+
+
+def _only(touch: Touch, modes: Mode) -> Touch:
+    return {name: (mode & modes, rows) for name, (mode, rows) in touch.items() if mode & modes}
+
+
+def _with(mode: Mode, touch: Touch) -> Touch:
+    """The same tables and rows, touched in that way."""
+    return {name: (mode, rows) for name, (_, rows) in touch.items()}
+
+
+def _last_word(text: str) -> str:
+    return text.rstrip("; \n\t").split()[-1].strip("\"'`[]").lower()
