@@ -30,7 +30,6 @@ __all__ = ["Conversation", "converse"]
 _HEADERS_KEPT = ("content-type", "etag", "location", "retry-after", "www-authenticate")
 _FILE_BYTES_MAX = 64 << 20
 _BOUNDARY = "crowdsafe-boundary-7MA4YWxkTrZu0gW"
-_DEFAULT_HOST = "localhost"
 
 Conversation = Generator[RawRequest, RawReply, Answer]
 
@@ -103,10 +102,11 @@ def _page(body: Any, kind: str) -> Page:
 
 def _make(request: Request, visitor: Visitor, past: list[Answered]) -> RawRequest:
     url = urlsplit(fill_url(request.url, past))
-    scheme = url.scheme or "http"
+    default_scheme, default_host = visitor.site
+    scheme = url.scheme or default_scheme
     own = {name.lower(): fill_text(value, past) for name, value in request.headers}
     headers = {name.lower(): value for name, value in visitor.headers}
-    host = own.get("host") or url.netloc or headers.get("host") or _DEFAULT_HOST
+    host = own.get("host") or url.netloc or headers.get("host") or default_host
     headers |= {"accept": "*/*", "user-agent": "crowdsafe"} | headers | own | {"host": host}
     _add_credentials(headers, own, request, visitor, f"{scheme}://{host}")
     body, kind = _content(request, headers, visitor, past)

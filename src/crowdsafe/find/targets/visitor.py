@@ -14,6 +14,7 @@ from crowdsafe.find.targets.page import Page
 
 __all__ = ["Visitor"]
 
+_HOST = "localhost"
 _BEARER_KEYS = ("access_token", "accessToken", "access", "token", "key", "auth_token", "jwt")
 _ENVELOPES = ("data", "result", "user", "tokens")
 _COOKIE_HEADERS = (
@@ -35,6 +36,18 @@ class Visitor:
     authorization: str | None = None
     token: str | None = None
     token_field: str | None = None
+
+    @property
+    def site(self) -> tuple[str, str]:
+        """The scheme and host of requests that name none: such as Django's settings let in."""
+        django = _django_settings()
+        if django is None:
+            return "http", _HOST
+        scheme = "https" if django.SECURE_SSL_REDIRECT else "http"
+        allowed = [] if django.DEBUG and not django.ALLOWED_HOSTS else django.ALLOWED_HOSTS
+        if not allowed or "*" in allowed or _HOST in allowed:
+            return scheme, _HOST
+        return scheme, allowed[0].removeprefix(".")
 
     def copy(self) -> Visitor:
         return replace(self, cookies=dict(self.cookies))
