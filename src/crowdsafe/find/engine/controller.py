@@ -39,7 +39,6 @@ from crowdsafe.find.model import (
     Source,
     Statement,
     Step,
-    Verb,
 )
 from crowdsafe.find.sql import analyse as analyse_text
 
@@ -255,6 +254,8 @@ class Controller:
         self._visible = visible
         self._transactions = transactions or Transactions(self.database.dialect)
         self._locks.reset()
+        self._host.prepare(operations)
+        self._threads = threading.active_count()
         problem = self._drive_to_the_end(pick, eager=eager)
         grants = self._grants
         run = Run(
@@ -282,7 +283,7 @@ class Controller:
         self._last: int | None = None
         self._poll_at = 0.0
         self._progress_at = _clock()
-        self._threads = threading.active_count()
+        self._threads = 0
         while not self._events.empty():
             self._events.get()
         self._actors = {actor.number: actor for actor in actors}
@@ -380,7 +381,7 @@ class Controller:
 
     def _is_visible(self, parked: Parked) -> bool:
         """COMMIT and ROLLBACK are when a visible statement of their transaction locked rows."""
-        if parked.statement.verb in {Verb.COMMIT, Verb.ROLLBACK}:
+        if parked.statement.ends_transaction and self._visible is not _every:
             return parked.link in self._marked
         return self._visible(parked.statement)
 

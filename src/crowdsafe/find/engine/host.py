@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -47,6 +47,14 @@ class Host:
             self._loop_thread = _LoopThread()
         return self._loop_thread
 
+    def prepare(self, operations: Sequence[Operation]) -> None:
+        """Have a thread for each."""
+        for place, operation in enumerate(operations):
+            if operation.is_async:
+                self.loop(place)
+        while len(self._slots) < len(operations):
+            self._slots.append(_Slot())
+
     def start(
         self, place: int, number: int, operation: Operation, limit: int | None, tell: _Returned
     ) -> Callable[[], None]:
@@ -54,8 +62,6 @@ class Host:
         what cancels it (an async one; nothing can be done about a thread from outside)."""
         if operation.is_async:
             return self.loop(place).start(number, operation, limit, tell)
-        while len(self._slots) <= place:
-            self._slots.append(_Slot())
         self._slots[place].submit(lambda: _run_sync(number, operation, limit, tell))
         return _nothing
 
