@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from crowdsafe.find.gates import control
 from crowdsafe.find.gates.control import Link, Pass
+from crowdsafe.find.gates.redirect import Redirect
 from crowdsafe.find.model import Source, Step
 
 
@@ -64,6 +66,13 @@ class Recorder:
         self, passed: Pass, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
     ) -> None:
         passed.step.columns, passed.step.rows = columns, rows
+
+
+def redirect_of(url: str, original: str | None = None) -> Redirect:
+    """Where connects go when that URL is the working copy of ``original`` (or of itself)."""
+    parts = urlsplit(url)
+    name = parts.path.lstrip("/")
+    return Redirect("postgresql", original or name, name, parts.hostname or "", parts.port or 5432)
 
 
 @contextmanager

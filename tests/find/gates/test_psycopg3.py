@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -13,16 +12,9 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from crowdsafe.find.gates import psycopg3, roundtrip
-from crowdsafe.find.gates.redirect import Redirect
-from tests.find.gates.recorder import recording
+from tests.find.gates.recorder import recording, redirect_of
 
 pytestmark = pytest.mark.postgres
-
-
-def redirect_of(url: str, original: str | None = None) -> Redirect:
-    parts = urlsplit(url)
-    name = parts.path.lstrip("/")
-    return Redirect("postgresql", original or name, name, parts.hostname or "", parts.port or 5432)
 
 
 @pytest.fixture
@@ -93,12 +85,12 @@ def test_transaction_blocks(url: str) -> None:
     assert seen.texts == [
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "UPDATE stock SET qty = 1",
-        'SAVEPOINT "_pg3_1"',
+        'SAVEPOINT "_pg3_2"',
         "DELETE FROM stock",
-        'RELEASE "_pg3_1"',
-        'SAVEPOINT "_pg3_1"',
+        'RELEASE "_pg3_2"',
+        'SAVEPOINT "_pg3_2"',
         "DELETE FROM stock WHERE id = 9",
-        'ROLLBACK TO "_pg3_1"',
+        'ROLLBACK TO "_pg3_2"',
         "COMMIT",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "SELECT * FROM stock",
@@ -191,16 +183,29 @@ def test_transaction_of_chatter_alone_is_no_step(url: str) -> None:
     assert seen.texts == ["SELECT id FROM stock", "ROLLBACK"]
 
 
+def test_isolation_of_the_first_statement_is_told(url: str) -> None:
+    with recording() as seen, psycopg.connect(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        connection.execute("SELECT id FROM stock")
+        connection.execute("SELECT qty FROM stock")
+    assert seen.texts == [
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "SELECT id FROM stock",
+        "SELECT qty FROM stock",
+        "COMMIT",
+    ]
+
+
 async def asked(url: str) -> list[str]:
     with recording() as seen:
         async with await psycopg.AsyncConnection.connect(url) as connection:
             await connection.execute("SELECT qty FROM stock")
             async with connection.transaction():
                 await connection.execute("UPDATE stock SET qty = 3")
-        async with AsyncConnectionPool(url, min_size=1, open=False) as pool:
-            async with pool.connection() as connection:
-                cursor = connection.cursor()
-                await cursor.executemany("DELETE FROM stock WHERE id = %s", [[1], [2]])
+        pool = AsyncConnectionPool(url, min_size=1, open=False)
+        async with pool, pool.connection() as connection:
+            cursor = connection.cursor()
+            await cursor.executemany("DELETE FROM stock WHERE id = %s", [[1], [2]])
     return seen.texts
 
 

@@ -109,10 +109,16 @@ async def _ask(
 
 def _bind_execute(original: Any) -> Any:
     async def bind_execute(
-        self: Any, state: Any, args: Any, portal_name: Any, limit: Any, extra: Any, timeout: Any
+        self: Any,
+        state: Any,
+        args: Any,
+        portal_name: str,
+        limit: int,
+        return_extra: bool,
+        timeout: Any,
     ) -> Any:
         if keeper() is None:
-            return await original(self, state, args, portal_name, limit, extra, timeout)
+            return await original(self, state, args, portal_name, limit, return_extra, timeout)
         answer = await _ask(
             self,
             state.query,
@@ -120,21 +126,21 @@ def _bind_execute(original: Any) -> Any:
             lambda: original(self, state, args, portal_name, limit, True, timeout),
             lambda trip, found: _tell(trip, state, *found[:2]),
         )
-        return answer if extra else answer[0]
+        return answer if return_extra else answer[0]
 
     return bind_execute
 
 
 def _bind_execute_many(original: Any) -> Any:
-    async def bind_execute_many(self: Any, state: Any, args: Any, *rest: Any) -> Any:
+    async def bind_execute_many(self: Any, state: Any, args: Any, *rest: Any, **named: Any) -> Any:
         if keeper() is None:
-            return await original(self, state, args, *rest)
+            return await original(self, state, args, *rest, **named)
         many = list(args)
         return await _ask(
             self,
             state.query,
             many[:ROWS_MAX],
-            lambda: original(self, state, many, *rest),
+            lambda: original(self, state, many, *rest, **named),
             lambda trip, found: trip.ended(),
         )
 
@@ -142,14 +148,14 @@ def _bind_execute_many(original: Any) -> Any:
 
 
 def _bind(original: Any) -> Any:
-    async def bind(self: Any, state: Any, args: Any, *rest: Any) -> Any:
+    async def bind(self: Any, state: Any, args: Any, *rest: Any, **named: Any) -> Any:
         if keeper() is None:
-            return await original(self, state, args, *rest)
+            return await original(self, state, args, *rest, **named)
         return await _ask(
             self,
             state.query,
             args,
-            lambda: original(self, state, args, *rest),
+            lambda: original(self, state, args, *rest, **named),
             lambda trip, found: trip.ended(),
         )
 
@@ -157,14 +163,14 @@ def _bind(original: Any) -> Any:
 
 
 def _execute(original: Any) -> Any:
-    async def execute(self: Any, state: Any, portal_name: Any, *rest: Any) -> Any:
+    async def execute(self: Any, state: Any, portal_name: Any, *rest: Any, **named: Any) -> Any:
         if keeper() is None:
-            return await original(self, state, portal_name, *rest)
+            return await original(self, state, portal_name, *rest, **named)
         return await _ask(
             self,
             state.query,
             None,
-            lambda: original(self, state, portal_name, *rest),
+            lambda: original(self, state, portal_name, *rest, **named),
             lambda trip, found: trip.ended(),
         )
 
@@ -188,14 +194,14 @@ def _query(original: Any) -> Any:
 
 
 def _copy(original: Any) -> Any:
-    async def copy(self: Any, copy_stmt: str, *rest: Any) -> Any:
+    async def copy(self: Any, copy_stmt: str, *rest: Any, **named: Any) -> Any:
         if keeper() is None:
-            return await original(self, copy_stmt, *rest)
+            return await original(self, copy_stmt, *rest, **named)
         return await _ask(
             self,
             copy_stmt,
             None,
-            lambda: original(self, copy_stmt, *rest),
+            lambda: original(self, copy_stmt, *rest, **named),
             lambda trip, status: trip.ended(_count(status)),
         )
 

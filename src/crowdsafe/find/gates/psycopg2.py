@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["install"]
 
 _READY, _BEGUN = 1, 2
+_LEVELS = {
+    1: "READ COMMITTED",
+    2: "REPEATABLE READ",
+    3: "SERIALIZABLE",
+    4: "READ UNCOMMITTED",
+}
 _redirect: Redirect | None = None
 
 
@@ -74,7 +80,9 @@ def _ask(connection: Any, sql: Any, parameters: Any, run: Callable[[], Any], cur
     if keeper() is None or connection.closed or connection.async_:
         return run()
     idle = connection.get_transaction_status() == 0
-    trip = trip_for(_link(connection), _text(connection, sql), parameters, idle=idle)
+    begin = _begin(connection) if idle else None
+    text = _text(connection, sql)
+    trip = trip_for(_link(connection), text, parameters, idle=idle, begin=begin)
     if trip is None:
         return run()
     trip.enter()
@@ -83,8 +91,29 @@ def _ask(connection: Any, sql: Any, parameters: Any, run: Callable[[], Any], cur
     except BaseException as error:
         trip.failed(error)
         raise
-    trip.ended(None if cursor is None else cursor.rowcount)
+    if cursor is None:
+        trip.ended()
+    else:
+        trip.ended(cursor.rowcount, lambda: _rows(cursor))
     return answer
+
+
+def _rows(cursor: Any) -> tuple[list[str], list[tuple[Any, ...]]] | None:
+    """The first rows of a result that is here already, read and then scrolled back to."""
+    from psycopg2.extensions import cursor as plain
+
+    if cursor.name is not None or not cursor.description:
+        return None
+    columns = [column[0] for column in cursor.description]
+    if cursor.rowcount <= 0:
+        return columns, []
+    made_by, cursor.row_factory = cursor.row_factory, None
+    try:
+        rows = plain.fetchmany(cursor, ROWS_MAX)
+        plain.scroll(cursor, 0, "absolute")
+    finally:
+        cursor.row_factory = made_by
+    return columns, rows
 
 
 def _link(connection: Any) -> Link:
@@ -96,6 +125,13 @@ def _link(connection: Any) -> Link:
         link = Link("psycopg2", info.backend_pid, state=session)
         connection._crowdsafe_link = link
     return link
+
+
+def _begin(connection: Any) -> str | None:
+    """What psycopg2 begins a transaction with by itself, if it sets an isolation level."""
+    if connection.autocommit or connection.isolation_level is None:
+        return None
+    return f"BEGIN ISOLATION LEVEL {_LEVELS[connection.isolation_level]}"
 
 
 def _text(connection: Any, sql: Any) -> str:
@@ -223,6 +259,11 @@ def _cursor_of(base: Any) -> Any:
 
         def fetchall(self) -> Any:
             return self._crowdsafe_fetch(super().fetchall)
+
+        def __next__(self) -> Any:
+            if self.name is None or 0 <= self.rownumber < self.rowcount:
+                return super().__next__()
+            return self._crowdsafe_fetch(super().__next__)
 
         def _crowdsafe_ask(self, sql: Any, parameters: Any, run: Callable[[], Any]) -> Any:
             return _ask(self.connection, sql, parameters, run, self)

@@ -31,6 +31,7 @@ __all__ = ["install"]
 
 _LINK = "_crowdsafe_link"
 _OPEN = "_crowdsafe_open_trip"
+_SHARED = "_crowdsafe_shared_transaction"
 _declared: weakref.WeakKeyDictionary[Any, tuple[str, Any]] = weakref.WeakKeyDictionary()
 """What a server-side cursor was declared for: fetching from it reads, and locks, the same."""
 
@@ -211,8 +212,21 @@ def _trip(connection: Any, gen: Any, redirect: Redirect) -> Trip | None:
     if told is None:
         return None
     query, parameters = told
-    idle = connection.pgconn.transaction_status == 0
-    return trip_for(_link(connection, redirect), _text(connection, query), parameters, idle=idle)
+    idle = connection.pgconn.transaction_status == 0 and not vars(connection).get(_SHARED)
+    return trip_for(
+        _link(connection, redirect),
+        _text(connection, query),
+        parameters,
+        idle=idle,
+        begin=_begin(connection) if idle and name not in _TRANSACTIONS else None,
+    )
+
+
+def _begin(connection: Any) -> str | None:
+    """What begins a transaction by itself, if it sets an isolation level."""
+    if connection.autocommit or (connection.isolation_level is None and not forced_isolation()):
+        return None
+    return str(connection._get_tx_start_command().decode())
 
 
 def _link(connection: Any, redirect: Redirect) -> Link:
@@ -239,10 +253,18 @@ Told = tuple[Any, Any] | None
 
 
 def _executes(connection: Any, names: dict[str, Any]) -> Told:
+    _shares(connection)
     return names["query"], names["params"]
 
 
+def _shares(connection: Any) -> None:
+    """In autocommit, the statements of a pipeline share a transaction that its end commits."""
+    if connection._pipeline and connection.autocommit:
+        setattr(connection, _SHARED, connection.pgconn.transaction_status != 2)
+
+
 def _executes_many(connection: Any, names: dict[str, Any]) -> Told:
+    _shares(connection)
     many = names["params_seq"]
     return names["query"], list(many[:ROWS_MAX]) if isinstance(many, list | tuple) else None
 
@@ -298,9 +320,7 @@ def _exits(connection: Any, names: dict[str, Any]) -> Told:
 
 
 def _syncs(connection: Any, names: dict[str, Any]) -> Told:
-    """The end of a pipeline ends the transaction that statements in autocommit share."""
-    shared = connection.autocommit and connection.pgconn.transaction_status == 1
-    return ("COMMIT", None) if shared else None
+    return ("COMMIT", None) if vars(connection).pop(_SHARED, False) else None
 
 
 def _commands(connection: Any, names: dict[str, Any]) -> Told:
@@ -333,6 +353,7 @@ _TEXTS: dict[str, Callable[[Any, dict[str, Any]], Told]] = {
     "_tpc_prepare_gen": _prepares,
     "_tpc_finish_gen": _finishes,
 }
+_TRANSACTIONS = frozenset({"_enter_gen", "_exit_gen", "_commit_gen", "_rollback_gen"})
 _READS = frozenset(
     {
         "_execute_gen",

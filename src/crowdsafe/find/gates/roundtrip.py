@@ -3,19 +3,22 @@
 A driver asks the server about itself when it connects (versions, settings, ids of types), a pool
 pings a connection that it lends out. Whether that happens depends on what ran before, so such
 round trips pass freely and are no steps: a schedule must count the same statements on a fresh and
-on a pooled connection. A transaction that asked nothing else ends freely too.
+on a pooled connection. For the same reason a BEGIN (and SAVEPOINT, SET LOCAL) passes freely and
+becomes a step just before the first statement of its transaction that asks something; if there is
+none, neither it nor the COMMIT is a step.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crowdsafe.find.gates.control import Gatekeeper, Link, Pass, keeper
 from crowdsafe.find.gates.sources import calling_line
+from crowdsafe.find.model import Source
 
 if TYPE_CHECKING:
     from crowdsafe.find.gates.redirect import Redirect
@@ -38,23 +41,39 @@ _SETTING = re.compile(
     r"(show|listen|unlisten|deallocate|discard|reset|close)\b"
     r"|set\s+(?!local\b|transaction\b|constraints\b|session\s+characteristics\b|\w*isolation)"
 )
-_NO_TABLE = re.compile(
-    r"select\s+(1|(pg_catalog\.)?(version|current_schema|current_database|pg_backend_pid"
-    r"|set_config|current_setting|pg_is_in_recovery|pg_advisory_unlock_all)\s*\([^()]*\)"
-    r"|'[^']*'|current_user|session_user|null|true)(\s+as\s+\w+)?\s*(;\s*(\w+\s+[\w*]+\s*;?\s*)*)?$"
+_CALL = re.compile(r"([\w.]+)\s*\(")
+_HARMLESS = frozenset(
+    {
+        "version",
+        "current_schema",
+        "current_schemas",
+        "current_database",
+        "current_setting",
+        "set_config",
+        "pg_backend_pid",
+        "pg_is_in_recovery",
+        "pg_advisory_unlock_all",
+        "pg_client_encoding",
+    }
 )
 _FROM = re.compile(r"\b(?:from|join)\s+(?:only\s+)?([^\s(;]+|\()")
-_CATALOGUE = re.compile(r"[\"']?(pg_|information_schema\b)")
-_COMMA_JOIN = re.compile(r"\bfrom\s+[^()]*?,")
+_CATALOGUE = re.compile(r"[\"']?(pg_|information_schema\b|unnest\b|generate_series\b)")
+_COMMAS = re.compile(r"\bfrom\s+((?:[\w.\"]+(?:\s+(?:as\s+)?\w+)?\s*,\s*)+[\w.\"]+)")
 _ACTS = re.compile(
-    r"\b(insert|update|delete|nextval|setval|pg_advisory\w*|pg_try_advisory\w*|for\s+share)\b"
+    r"\b(insert|update|delete|nextval|setval|pg_advisory_(?!unlock_all)\w*|pg_try_advisory\w*|for\s+share)\b"
 )
 _ENDS = re.compile(r"(commit|end|rollback|abort)\b(?!.*\bto\b)(?!\s+prepared)")
+_OPENS = re.compile(
+    r"(begin|start\s+transaction|savepoint|release|rollback\b.*\bto\b"
+    r"|set\s+(local|transaction|constraints))\b"
+)
 _BEGINS = re.compile(r"(begin|start\s+transaction)\b")
 _LEVEL = re.compile(
     r"isolation\s+level\s+(serializable|repeatable\s+read|read\s+committed|read\s+uncommitted)",
     re.IGNORECASE,
 )
+_NOISE = re.compile(r"(__asyncpg_[a-z]+_)[0-9a-f]+(?=__)|(\bs)[0-9]{5,}(?=_x[0-9])")
+"""Names that asyncpg and Django give savepoints: the part that is another one in each run."""
 _forced: str | None = None
 
 
@@ -62,11 +81,13 @@ _forced: str | None = None
 class Session:
     """What a gate remembers of a connection (``Link.state``).
 
-    ``chatter`` says that the open transaction was begun by chatter and asked nothing else so far;
-    ``stranger`` names the database that it is connected to, if that is not the working copy.
+    ``quiet`` while the open transaction has asked nothing; ``opened`` are then the statements
+    that began it, which will be steps when it asks. ``stranger`` names the database that it is
+    connected to, if that is not the working copy.
     """
 
-    chatter: bool = False
+    quiet: bool = False
+    opened: list[tuple[str, Source | None]] = field(default_factory=list)
     stranger: str | None = None
     redirect: Redirect | None = None
 
@@ -84,33 +105,35 @@ def is_chatter(sql: str) -> bool:
 
     Reads of the catalogue count, settings of a transaction do not (they tell its isolation).
     """
-    text = " ".join(_COMMENTS.sub(" ", sql).lower().split())
-    if text in {"", ";"} or _SETTING.match(text) or _NO_TABLE.match(text):
+    return all(_asks_nothing(part.strip()) for part in _plain(sql).split(";"))
+
+
+def _asks_nothing(text: str) -> bool:
+    if not text or _SETTING.match(text):
         return True
     if not text.startswith(("select", "with")) or _ACTS.search(text):
         return False
     tables = [name for name in _FROM.findall(text) if name != "("]
-    own = [name for name in tables if not _CATALOGUE.match(name)]
-    if text.startswith("with"):
-        own = [
-            name
-            for name in own
-            if not re.search(
-                rf"\b{re.escape(name)}\s*\([^()]*\)\s*as\b|\b{re.escape(name)}\s+as\s*\(", text
-            )
-        ]
-    return bool(tables) and not own and not _COMMA_JOIN.search(text)
+    if not tables:
+        return all(name.removeprefix("pg_catalog.") in _HARMLESS for name in _CALL.findall(text))
+    tables += [one.split()[0] for some in _COMMAS.findall(text) for one in some.split(",")]
+    return all(_CATALOGUE.match(name) or _defines(text, name) for name in tables)
+
+
+def _defines(text: str, name: str) -> bool:
+    """Whether a WITH clause of the text defines that name."""
+    return re.search(rf"(?<!\w){re.escape(name)}\s*(\([^()]*\))?\s*as\s*\(", text) is not None
 
 
 @lru_cache(maxsize=4096)
-def _ends(sql: str) -> bool:
-    return _ENDS.match(" ".join(_COMMENTS.sub(" ", sql).lower().split())) is not None
+def _plain(sql: str) -> str:
+    return " ".join(_COMMENTS.sub(" ", sql).lower().split())
 
 
 class Trip:
     """One round trip of an operation: enter, then either ended or failed, exactly once."""
 
-    __slots__ = ("_keeper", "_operation", "_passed", "link", "parameters", "sql")
+    __slots__ = ("_keeper", "_opened", "_operation", "_passed", "link", "parameters", "sql")
 
     def __init__(
         self, gatekeeper: Gatekeeper, operation: int, link: Link, sql: str, parameters: Any
@@ -118,8 +141,9 @@ class Trip:
         self._keeper = gatekeeper
         self._operation = operation
         self._passed: Pass | None = None
+        self._opened, link.state.opened = link.state.opened, []
         self.link = link
-        self.sql = sql
+        self.sql = _shown(sql)
         self.parameters = parameters
 
     @property
@@ -127,14 +151,18 @@ class Trip:
         return self._passed is not None
 
     def enter(self) -> None:
-        self._passed = self._keeper.enter(
-            self._operation, self.link, self.sql, self.parameters, calling_line()
-        )
+        source = calling_line()
+        keeper, operation, link = self._keeper, self._operation, self.link
+        for text, line in self._opened:
+            keeper.leave(keeper.enter(operation, link, text, None, line))
+        self._passed = keeper.enter(operation, link, self.sql, self.parameters, source)
 
     async def enter_async(self) -> None:
-        self._passed = await self._keeper.enter_async(
-            self._operation, self.link, self.sql, self.parameters, calling_line()
-        )
+        source = calling_line()
+        keeper, operation, link = self._keeper, self._operation, self.link
+        for text, line in self._opened:
+            keeper.leave(await keeper.enter_async(operation, link, text, None, line))
+        self._passed = await keeper.enter_async(operation, link, self.sql, self.parameters, source)
 
     def ended(
         self,
@@ -157,10 +185,13 @@ class Trip:
         self._keeper.leave(self._passed, error=error, sqlstate=code)
 
 
-def trip_for(link: Link, sql: str, parameters: Any, *, idle: bool) -> Trip | None:
+def trip_for(
+    link: Link, sql: str, parameters: Any, *, idle: bool, begin: str | None = None
+) -> Trip | None:
     """The round trip to be stopped at the gate, or None when it passes freely.
 
-    ``idle`` says that the connection has no open transaction.
+    ``idle`` says that the connection has no open transaction; ``begin`` is then what the driver
+    will begin one with by itself, where that says more than ``BEGIN`` (an isolation level).
     """
     asked = keeper()
     if asked is None:
@@ -169,14 +200,23 @@ def trip_for(link: Link, sql: str, parameters: Any, *, idle: bool) -> Trip | Non
     if session.stranger is not None and session.redirect is not None:
         session.redirect.note_stranger(session.stranger)
         return None
+    if idle:
+        session.quiet = True
+        session.opened = [] if begin is None else [(begin, None)]
     if is_chatter(sql):
-        session.chatter = session.chatter or idle
         return None
-    if session.chatter and not idle and _ends(sql):
-        session.chatter = False
+    if session.quiet and _OPENS.match(_plain(sql)):
+        session.opened.append((_shown(sql), calling_line()))
         return None
-    session.chatter = False
+    quiet, session.quiet = session.quiet, False
+    if quiet and not idle and _ENDS.match(_plain(sql)):
+        session.opened = []
+        return None
     return Trip(*asked, link, sql, parameters)
+
+
+def _shown(sql: str) -> str:
+    return _NOISE.sub(r"\1\2", sql) if "_" in sql[:80] else sql
 
 
 def force_isolation(level: str | None) -> None:
@@ -196,5 +236,4 @@ def with_isolation(sql: str) -> str:
     level = f"ISOLATION LEVEL {_forced}"
     if _LEVEL.search(sql):
         return _LEVEL.sub(level, sql)
-    text = sql.strip().rstrip(";")
-    return f"{text} {level}" if _BEGINS.match(text.lower()) else sql
+    return f"{sql.strip().rstrip(';')} {level}" if _BEGINS.match(_plain(sql)) else sql
