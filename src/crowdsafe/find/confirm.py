@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass
 
 from crowdsafe.find.engine import Budget, Search
-from crowdsafe.find.judge import Judgement, cures, name
+from crowdsafe.find.judge import Judgement
+from crowdsafe.find.judge.anomalies import name
+from crowdsafe.find.judge.cures import cures
 from crowdsafe.find.model import Finding, Operation, Run, Verdict
 from crowdsafe.find.outcomes import Inconclusive, SerialOutcomes
 from crowdsafe.find.session import Session
@@ -153,7 +155,7 @@ def tell_race(
     judgement: Judgement,
 ) -> None:
     """Write into the finding what that run shows, by its name and with what cures it."""
-    named = name(run, judgement, serial.orders, session.analyse, session.schema)
+    named = name(run, judgement, list(serial.orders.values()), session.analyse, session.schema)
     finding.verdict = Verdict.RACE
     finding.anomaly = named.anomaly
     finding.severity = named.severity
@@ -164,5 +166,5 @@ def tell_race(
     finding.schedule = run.schedule
     finding.run = run
     finding.serial = serial.orders
-    finding.cures = cures(named, run, session.analyse, session.schema)
+    finding.cures = cures(named, run, session.schema)
     finding.token = session.token(finding)
