@@ -105,7 +105,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def run_find(args: argparse.Namespace) -> int:
-    """Find, print the report, write the files; the exit code is the report's. Raises ConfigError."""
+    """Find, print the report and write the files; the exit code is the report's."""
     operations = [*args.request, *(f"call {name}" for name in args.call)]
     if args.target is None and not operations:
         raise ConfigError("name the app and a request: see crowdsafe find --help")
@@ -203,7 +203,7 @@ def _deliver(report: Report, args: argparse.Namespace) -> None:
 def _write_test(report: Report, path: Path) -> None:
     from crowdsafe.find.report import regression
 
-    _write(path, regression.write_test(report))
+    regression.write_test(report, path)
 
 
 def _write(path: Path, text: str) -> None:
