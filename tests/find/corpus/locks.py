@@ -339,6 +339,7 @@ def skip_locked(url: str) -> Built:
 
 @safe(
     "thread-lock",
+    proof=False,
     note="a threading.Lock around the section: right as long as there is one process",
 )
 def thread_lock(url: str) -> Built:
@@ -360,6 +361,7 @@ def thread_lock(url: str) -> Built:
 
 @safe(
     "pool-of-one",
+    proof=False,
     note="one connection for all: whoever has none waits for it",
 )
 def pool_of_one(url: str) -> Built:

@@ -179,9 +179,14 @@ class GateConnection(sqlite3.Connection):
         self._end("ROLLBACK", super().rollback)
 
     def close(self) -> None:
-        """What is open is rolled back, which is a step."""
+        """What is open is rolled back, which is a step.
+
+        A cursor that a traceback keeps would keep SQLite's transaction open after this: it ends.
+        """
         gate = self.crowdsafe_gate
         if gate is not None and gate.held.in_transaction:
+            for cursor in list(gate.cursors):
+                sqlite3.Cursor.close(cursor)
             gate.trip(self).run("ROLLBACK", None, super().close)
         else:
             super().close()
