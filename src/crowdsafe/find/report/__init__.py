@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from crowdsafe.find.model import Finding, Verdict
 
@@ -45,6 +46,17 @@ class Report:
         """The findings of exactly these operations, in whichever order."""
         wanted = sorted(operations)
         return [finding for finding in self.findings if sorted(finding.operations) == wanted]
+
+    def no_race_between(self, *operations: Any) -> bool:
+        """Whether these operations (or their names) were tried at once and showed no race.
+
+        False, too, when nothing could be told of them. True says "proven" or "not found within
+        the budget": look at the verdict to know which.
+        """
+        names = [each if isinstance(each, str) else each.name for each in operations]
+        tried = self.between(*names)
+        bad = {Verdict.RACE, Verdict.INCONCLUSIVE}
+        return bool(tried) and all(finding.verdict not in bad for finding in tried)
 
     def __str__(self) -> str:
         from crowdsafe.find.report.terminal import render
