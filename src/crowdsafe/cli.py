@@ -13,10 +13,12 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from crowdsafe.errors import CrowdsafeError
+from crowdsafe.find.command import add_find, add_replay
 
 __all__ = ["main", "worker"]
 
 _EXIT_USAGE = 2
+_FIND_NEEDS = {"sqlglot", "rich"}
 _EXIT_INTERRUPTED = 130
 _PASSWORD_CHARS_READ_MAX = 10_000
 
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("crowdsafe"):
             raise
-        return _complain(f"{error.name} is not installed: pip install 'crowdsafe[demo]'")
+        extra = "find" if error.name in _FIND_NEEDS else "demo"
+        return _complain(f"{error.name} is not installed: pip install 'crowdsafe[{extra}]'")
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return _complain(f"the database refused: {reason}")
@@ -181,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands, [where, shared])
     _add_worker(commands, [where, shared])
     _add_user(commands, where)
+    add_find(commands)
+    add_replay(commands)
     return parser
 
 
