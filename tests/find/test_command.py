@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,7 +42,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> type[FakeSupervisor]:
 
 
 def outcome(finding: Finding = PROVEN, **more: Any) -> Outcome:
-    return Outcome("shop", "sqlite:///x", ["POST /a"], {(0, 0): finding}, **more)
+    return Outcome("shop", "sqlite:///x", ["POST /a"], {(0, 0): replace(finding)}, **more)
 
 
 def run(*words: str) -> int:
@@ -56,7 +57,7 @@ def run(*words: str) -> int:
 
 def test_what_is_asked_for_reaches_the_worker(supervisor: type[FakeSupervisor]) -> None:
     supervisor.outcomes.append(outcome())
-    words = "shop.main:app --database sqlite:///x --header A:1 --setup s:f --login".split()
+    words = ["shop.main:app", "--database", "sqlite:///x", "--header=A:1", "--setup=s:f", "--login"]
     code = run(
         "find",
         *words,
@@ -112,7 +113,7 @@ def test_files_and_the_report_on_stdout(
     }
     run("find", "a:app", "--quiet", *(f"--{name}={path}" for name, path in files.items()))
     said = capsys.readouterr()
-    assert "lost update" in said.out
+    assert "Lost update" in said.out
     assert said.err == ""
     (found,) = json.loads(files["json"].read_text())
     assert (found["verdict"], found["anomaly"]) == ("race", "lost update")
@@ -130,11 +131,12 @@ def test_a_file_that_cannot_be_written(supervisor: type[FakeSupervisor], tmp_pat
 def test_the_mended_variant_is_tried_with_what_was_found(
     supervisor: type[FakeSupervisor], tmp_path: Path
 ) -> None:
-    supervisor.outcomes += [outcome(RACE), outcome(PROVEN)]
+    first = outcome(RACE)
+    supervisor.outcomes += [first, outcome(PROVEN)]
     assert run("find", "a:app", "--request=POST /a", "--fixed=a:mended") == 1
     assert supervisor.jobs[1]["target"] == "a:mended"
     assert supervisor.jobs[1]["only"] == [(0, 0)]
-    assert RACE.matrix == (("a:mended", "proven", "all"),)
+    assert first.findings[0, 0].matrix == (("a:mended", "proven", "all"),)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_replay(supervisor: type[FakeSupervisor], capsys: pytest.CaptureFixture[
     supervisor.outcomes.append(outcome(RACE))
     assert run("replay", "cs1.abc", "--database=sqlite:///y") == 1
     assert supervisor.jobs[0]["token"] == "cs1.abc"
-    assert "lost update" in capsys.readouterr().out
+    assert "Lost update" in capsys.readouterr().out
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

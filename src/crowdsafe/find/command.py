@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.model import Finding, Verdict
-from crowdsafe.find.narration import Narrator
 from crowdsafe.find.report import EXIT_UNSURE, Report, exit_code
 
 __all__ = ["add_find", "add_replay", "run_find", "run_replay"]
@@ -28,6 +28,14 @@ exit code: 0 nothing found, 1 a race, 2 inconclusive or not set up"""
 _REPLAY_EXAMPLE = """\
 example:
   crowdsafe replay cs1.eNq... --database postgresql://joe:password@localhost/shop"""
+
+_FORMATS = {
+    "json": "the findings as JSON",
+    "html": "the report as one HTML file",
+    "sarif": "for code hosts (SARIF 2.1.0)",
+    "junit": "for CI (JUnit XML)",
+}
+"""The modules of ``report`` that render a file each."""
 
 Parsers = Any
 """What ``argparse`` gives for ``add_subparsers()``."""
@@ -94,12 +102,7 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    for name, what in (
-        ("json", "the findings as JSON"),
-        ("html", "the report as one HTML file"),
-        ("sarif", "for code hosts (SARIF 2.1.0)"),
-        ("junit", "for CI (JUnit XML)"),
-    ):
+    for name, what in _FORMATS.items():
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -127,8 +130,6 @@ def run_find(args: argparse.Namespace) -> int:
     }
     report, interrupted = _supervised(job, args)
     _deliver(report, args)
-    if args.write_test is not None and report.races:
-        _write_test(report, args.write_test)
     return EXIT_UNSURE if interrupted and not report.races else exit_code(report)
 
 
@@ -141,6 +142,7 @@ def run_replay(args: argparse.Namespace) -> int:
 
 
 def _supervised(job: dict[str, Any], args: argparse.Namespace) -> tuple[Report, bool]:
+    from crowdsafe.find.narration import Narrator
     from crowdsafe.find.supervise import Supervisor
 
     began = time.monotonic()
@@ -187,23 +189,18 @@ def _try_fixed(
 def _deliver(report: Report, args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from crowdsafe.find.report import html, json, junit, sarif, terminal
+    from crowdsafe.find.report import terminal
 
-    for module, path in (
-        (json, args.json),
-        (html, args.html),
-        (sarif, args.sarif),
-        (junit, args.junit),
-    ):
+    for name in _FORMATS:
+        path = getattr(args, name)
         if path is not None:
-            _write(path, module.render(report))
+            _write(path, import_module(f"crowdsafe.find.report.{name}").render(report))
     terminal.show(report, Console())
+    test = getattr(args, "write_test", None)
+    if test is not None and report.races:
+        from crowdsafe.find.report import regression
 
-
-def _write_test(report: Report, path: Path) -> None:
-    from crowdsafe.find.report import regression
-
-    regression.write_test(report, path)
+        regression.write_test(report, test)
 
 
 def _write(path: Path, text: str) -> None:
