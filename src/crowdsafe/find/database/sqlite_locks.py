@@ -3,7 +3,8 @@
 The connections of the target do not wait (their timeout is 0 while an operation runs), so that
 what would wait is known before and held back at its gate. What SQLite refuses at once whatever
 the timeout, the upgrade of a read to a write beside a writer, is let go and fails. The rules are
-those of https://www.sqlite.org/lockingv3.html, of btreeBeginTrans and sqlite3PagerBegin.
+those of https://www.sqlite.org/lockingv3.html, of sqlite3BtreeBeginTrans and vdbeCommit: a COMMIT
+of a write transaction wants the file for itself, whether or not something was changed.
 
 A connection is taken to wait as long as it takes: a timeout that runs out in the real program
 is not seen. One whose own timeout is 0 never waits. The PENDING lock is not modelled: a COMMIT
@@ -36,18 +37,16 @@ class SqliteLocks:
         held = link.state
         if not isinstance(held, Held) or held.timeout_ms <= 0:
             return frozenset()
-        wish = Wish.COMMIT if held.commits(statement.text) else wish_of(statement.text)
-        barred = self._barred_by(held, wish)
-        if barred is None:
-            return frozenset()
-        return frozenset(
-            other
+        others = {
+            other: other.state.lock
             for other in open_links()
-            if other is not link
-            and isinstance(other.state, Held)
-            and other.state.file == held.file
-            and other.state.lock >= barred
-        )
+            if other is not link and isinstance(other.state, Held) and other.state.file == held.file
+        }
+        barring = self._barring(held, statement.text)
+        writers = {other for other, lock in others.items() if lock >= Lock.RESERVED}
+        if barring <= Lock.RESERVED and writers and held.lock == Lock.SHARED:
+            return frozenset()  # an upgrade beside a writer is refused at once
+        return frozenset(other for other, lock in others.items() if lock >= barring)
 
     def waiting(self, links: Collection[Link]) -> dict[Link, frozenset[Link]]:
         return {}
@@ -61,20 +60,21 @@ class SqliteLocks:
     def reset(self) -> None:
         return
 
-    def _barred_by(self, held: Held, wish: Wish) -> Lock | None:
-        """The weakest lock of another connection that this one would wait for; None = none."""
-        writing = Lock.RESERVED
-        if wish == Wish.COMMIT:
-            return Lock.SHARED if held.dirty and not self._wal() else None
-        if held.lock != Lock.NONE:  # it has its lock, or is refused at once
-            return None
-        if wish == Wish.IMMEDIATE:
-            return writing
-        if wish == Wish.EXCLUSIVE:
-            return writing if self._wal() else Lock.SHARED
+    def _barring(self, held: Held, sql: str) -> int:
+        """The weakest lock of another connection that this statement would wait for."""
+        none = Lock.EXCLUSIVE + 1
+        wish, wal = wish_of(sql), self._wal()
+        if held.commits(sql):
+            return Lock.SHARED if held.lock >= Lock.RESERVED and not wal else none
+        if held.in_transaction and held.lock >= Lock.RESERVED:
+            return none
         if wish == Wish.WRITE:
-            commits_at_once = not held.in_transaction and not self._wal()
-            return Lock.SHARED if commits_at_once else writing
-        if wish == Wish.READ:
-            return None if self._wal() else Lock.EXCLUSIVE
-        return None
+            commits_at_once = not held.in_transaction and not wal
+            return Lock.SHARED if commits_at_once else Lock.RESERVED
+        if wish == Wish.IMMEDIATE:
+            return Lock.RESERVED
+        if wish == Wish.EXCLUSIVE:
+            return Lock.RESERVED if wal else Lock.SHARED
+        if wish == Wish.READ and held.lock == Lock.NONE and not wal:
+            return Lock.EXCLUSIVE
+        return none

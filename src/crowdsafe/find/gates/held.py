@@ -99,7 +99,6 @@ class Held:
         self.parked_inside = False
         self.maybe_reading = False
         self._lock = Lock.NONE
-        self._dirty = False
         self._outermost: str | None = None
 
     @property
@@ -120,12 +119,6 @@ class Held:
         if self.in_transaction:
             return self._lock
         return Lock.SHARED if self.reading else Lock.NONE
-
-    @property
-    def dirty(self) -> bool:
-        """Whether the open transaction changed something: only then its COMMIT needs the file
-        for itself."""
-        return self._dirty and self.in_transaction
 
     @property
     def reading(self) -> bool:
@@ -159,10 +152,12 @@ class Held:
     def before(self, sql: str) -> None:
         """A statement is about to run."""
         if not self.in_transaction:
-            self._lock, self._dirty = Lock.NONE, False
-            self._outermost = _name(sql) if wish_of(sql) == Wish.SAVEPOINT else None
+            wish = wish_of(sql)
+            began_under_a_read = wish in {Wish.BEGIN, Wish.SAVEPOINT} and self.reading
+            self._lock = Lock.SHARED if began_under_a_read else Lock.NONE
+            self._outermost = _name(sql) if wish == Wish.SAVEPOINT else None
 
-    def after(self, sql: str, *, changed: bool) -> None:
+    def after(self, sql: str) -> None:
         """A statement ran, if perhaps into an error that came after it had its locks."""
         wish = wish_of(sql)
         self.maybe_reading |= wish == Wish.READ
@@ -172,8 +167,6 @@ class Held:
             self._lock = max(self._lock, Lock.RESERVED)
         elif wish == Wish.READ:
             self._lock = max(self._lock, Lock.SHARED)
-        if changed or (wish == Wish.WRITE and first_word(sql) in {"create", "drop", "alter"}):
-            self._dirty = True
 
 
 def _compare(one: str, other: str) -> int:

@@ -205,7 +205,6 @@ class Trip:
         self._kept = kept
         self._passed: Pass | None = None
         self._last: Pass | None = None
-        self._changes = 0
 
     @property
     def watched(self) -> bool:
@@ -256,7 +255,6 @@ class Trip:
             self._passed = keeper.enter(operation, self.gate.link, sql, parameters, source)
         self.gate.held.before(sql)
         self.gate.fired = False
-        self._changes = self.connection.total_changes
         self.sql = sql
 
     def leave(self, *, rowcount: int | None = None, error: BaseException | None = None) -> None:
@@ -267,7 +265,7 @@ class Trip:
         name = getattr(error, "sqlite_errorname", None)
         refused = error is not None and (not self.gate.fired or str(name).startswith(_REFUSED))
         if not refused:
-            self.gate.held.after(sql, changed=self._changed())
+            self.gate.held.after(sql)
         if passed is not None and self._kept is not None:
             self._last = passed
             self.gate.link.in_transaction = self.gate.held.in_transaction
@@ -277,9 +275,3 @@ class Trip:
         """What the latest statement read."""
         if self._kept is not None and self._last is not None:
             self._kept[0].keep_rows(self._last, columns, list(rows))
-
-    def _changed(self) -> bool:
-        try:
-            return self.connection.total_changes != self._changes
-        except sqlite3.ProgrammingError:  # closed
-            return False
