@@ -103,8 +103,8 @@ def connect_side(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
     params["application_name"] = "crowdsafe find"
     params["options"] = f"{params.get('options', '')} {_SIDE_OPTIONS}".strip()
     try:
-        connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(**params, autocommit=True)
-    except psycopg.Error as error:
+        connection: psycopg.Connection[tuple[Any, ...]] = driver.connect(**params, autocommit=True)
+    except driver.Error as error:
         raise ConfigError(
             f"no connection to {address.shown}: {str(error).strip()}. "
             "Is the server running, and is the URL right?"
