@@ -42,7 +42,8 @@ def learn_pair(schema: Schema, habits: Habits, one: Seen, two: Seen) -> None:
     first = Leaves(schema, habits, one.delta, one.window)
     second = Leaves(schema, habits, two.delta, two.window)
     for path, a, b in different:
-        _learn_home(habits, path, first.numbers.get(_int(a)), second.numbers.get(_int(b)))
+        if _int(a) >= 0 and _int(b) >= 0:
+            _learn_home(habits, path, first.numbers.get(_int(a)), second.numbers.get(_int(b)))
     for path, a, b in different:
         _learn_noise(habits, path, first.tree(path, a), second.tree(path, b))
     for path, a, b in different:

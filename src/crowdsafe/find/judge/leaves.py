@@ -171,19 +171,20 @@ class Leaves:
             return value
         return Ref(_ANYONE, value) if _is_drawn_number(value) else ("mask", "int")
 
-    def home(self, path: Path, value: int) -> Domain | None:
-        """Whose new id a number is; None when it is none, or is business data."""
+    def home(self, path: Path, value: int, *, in_text: bool = False) -> Domain | None:
+        """Whose new id a number is; None when it is none, or is business data. A number inside of
+        a text of which nothing was learned needs no name to be taken for an id."""
         owners = self.numbers.get(value)
         if not owners:
             return None
         habits = self.habits
         if path in habits.volatile:
             owners = owners & habits.homes.get(path, frozenset(owners))
-        elif not is_id_name(path):
+        elif not (in_text or is_id_name(path)):
             return None
         elif path in habits.seen:
             owners = owners - habits.moved
-        meant = tables_meant(path, self.schema.tables)
+        meant = None if in_text else tables_meant(path, self.schema.tables)
         if meant is not None and (path not in habits.volatile or len(owners) > 1):
             owners = {owner for owner in owners if owner[0] in meant}
         if not owners:
@@ -215,7 +216,7 @@ class Leaves:
             and not is_page
             and path not in self.habits.volatile
             and not self.texts
-            and (not self.numbers or not is_id_name(path))
+            and not (self.numbers and (path not in self.habits.seen or is_id_name(path)))
         ):
             return text
         parts: list[Tree] = []
@@ -239,7 +240,7 @@ class Leaves:
         if len(word) >= _NODE_CHARS_MIN and _plain(word) in self.texts:
             return Ref(_ANYONE, _plain(word))
         if word.isdigit() and len(word) < 19:
-            home = self.home(path, int(word))
+            home = self.home(path, int(word), in_text=path not in self.habits.seen)
             return word if home is None else Ref(home, int(word))
         if is_opaque(word) and (is_page or path in self.habits.volatile):
             return ("mask", "word")
