@@ -487,7 +487,7 @@ class Controller:
         """Ask the database who waits. One whose holder is itself on the way may get its lock any
         moment, so it counts as waiting only when all that it waits for have come to rest."""
         flying = {a.flying.link: a for a in self._everyone if a.flying is not None}
-        waiting = self._locks.waiting(list(flying))
+        waiting = self._locks.waiting({link for a in self._everyone for link in a.links})
         on_the_way = {link for link in flying if link not in waiting}
         for link, holders in waiting.items():
             actor = flying.get(link)

@@ -7,12 +7,16 @@ A touch says, table by table, in which of these ways:
 ``PUBLISH``  makes changes visible to others (COMMIT, or a statement that commits by itself)
 ``RELEASE``  lets go of locks (the end of a transaction, or an error in it)
 ``ADD``      adds rows that can neither collide with others nor are read by anybody
+``SHARE``    refers to rows: keeps them from being deleted, and needs them to be there
+``UNSHARE``  lets go of such a reference
 
 Two steps of different operations commute unless, on one table, one of them
 
 - reads and the other publishes: the reader sees the rows as before or as after;
 - locks and the other locks, publishes or releases: who locks first goes on, the other waits, or
-  finds the rows as the first left them.
+  finds the rows as the first left them;
+- refers and the other locks, publishes or releases, or the reference ends and the other locks:
+  likewise, but two that refer do not mind each other.
 
 Reading and locking commute, since both databases keep changes from others until they are
 committed. Releases and publications commute with each other: what they give, all of them
@@ -35,6 +39,8 @@ class Mode(IntFlag):
     PUBLISH = 4
     RELEASE = 8
     ADD = 16
+    SHARE = 32
+    UNSHARE = 64
     ALL = READ | LOCK | PUBLISH | RELEASE
 
 
@@ -49,10 +55,12 @@ EVERYTHING: Touch = {_ANY: (Mode.ALL, None)}
 
 _AGAINST = {
     Mode.READ: Mode.PUBLISH,
-    Mode.LOCK: Mode.LOCK | Mode.PUBLISH | Mode.RELEASE,
-    Mode.PUBLISH: Mode.READ | Mode.LOCK,
-    Mode.RELEASE: Mode.LOCK,
+    Mode.LOCK: Mode.LOCK | Mode.PUBLISH | Mode.RELEASE | Mode.SHARE | Mode.UNSHARE,
+    Mode.PUBLISH: Mode.READ | Mode.LOCK | Mode.SHARE,
+    Mode.RELEASE: Mode.LOCK | Mode.SHARE,
     Mode.ADD: Mode(0),
+    Mode.SHARE: Mode.LOCK | Mode.PUBLISH | Mode.RELEASE,
+    Mode.UNSHARE: Mode.LOCK,
 }
 
 
@@ -65,7 +73,7 @@ def _conflicting(bits: int) -> int:
     return int(found)
 
 
-_CONFLICTS = tuple(_conflicting(bits) for bits in range(32))
+_CONFLICTS = tuple(_conflicting(bits) for bits in range(128))
 
 
 def dependent(one: Touch, other: Touch) -> bool:

@@ -10,15 +10,16 @@ from crowdsafe.find.engine.touch import EVERYTHING, NOTHING, Mode, Rows, Touch, 
 from crowdsafe.find.gates.control import Link
 from crowdsafe.find.model import Statement, Verb
 
-__all__ = ["RowsOf", "Transactions"]
+__all__ = ["TouchOf", "Transactions"]
 
-RowsOf = Callable[[Statement, str, Any], Rows]
-"""The rows that a statement is sure to be confined to, from its text and parameters."""
+TouchOf = Callable[[Statement, str, Any], Touch | None]
+"""What a statement touches by itself, from its text and parameters; None: everything."""
 
 _ADVISORY = "#advisory"
 _SNAPSHOT = "#snapshot"
 _FILE = "#file"
 _READERS = "#readers"
+_WRITING = Mode.LOCK | Mode.ADD | Mode.SHARE
 _BOUNDS = {Verb.BEGIN, Verb.SAVEPOINT, Verb.RELEASE, Verb.SET}
 
 
@@ -37,19 +38,12 @@ class _Open:
 
 
 class Transactions:
-    """Follows the transactions of a run. ``rows_of`` tells the rows of a statement, ``adds``
-    whether an INSERT only adds rows that nothing else meets (see :class:`Mode`)."""
+    """Follows the transactions of a run; ``touch_of`` tells what each statement touches by
+    itself (without it: the tables of its text)."""
 
-    def __init__(
-        self,
-        dialect: str,
-        *,
-        rows_of: RowsOf = lambda _statement, _sql, _parameters: None,
-        adds: Callable[[Statement], bool] = lambda _statement: False,
-    ) -> None:
+    def __init__(self, dialect: str, *, touch_of: TouchOf | None = None) -> None:
         self._dialect = dialect
-        self._rows_of = rows_of
-        self._adds = adds
+        self._touch_of = touch_of or plain_touch
         self._open: dict[Link, _Open] = {}
         self._levels: dict[Link, str] = {}
 
@@ -77,17 +71,11 @@ class Transactions:
             return NOTHING
         if statement.opaque or statement.verb is Verb.DDL:
             return EVERYTHING
-        rows = self._rows_of(statement, sql, parameters)
-        locks = statement.writes
-        if statement.locks_rows or statement.verb is Verb.LOCK:
-            locks = statement.tables
-        write = Mode.ADD if self._adds(statement) else Mode.LOCK
-        touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(
-            statement.reads - locks, (Mode.READ, rows)
-        )
-        touch.update(dict.fromkeys(locks, (write, rows)))
+        touch = self._touch_of(statement, sql, parameters)
+        if touch is None:
+            return EVERYTHING
         if statement.advisory:
-            touch[_ADVISORY] = (Mode.LOCK, None)
+            return all_of([touch, {_ADVISORY: (Mode.LOCK, None)}])
         return touch
 
     def _left_postgresql(
@@ -103,7 +91,7 @@ class Transactions:
             tx.begun = not failed
         if statement.verb is Verb.ROLLBACK_TO or failed:
             own = self._own(tx, statement, sql, parameters)
-            return all_of([own, _with(Mode.RELEASE, all_of([own, tx.locked]))])
+            return all_of([own, _released(all_of([own, tx.locked]))])
         if statement.verb in _BOUNDS:
             return NOTHING
         return self._in_level(link, tx, statement, sql, parameters)
@@ -116,19 +104,19 @@ class Transactions:
         parts = [own]
         if level in {"repeatable read", "serializable"}:
             if tx.snapshot and level == "repeatable read":
-                parts = [_only(own, Mode.LOCK | Mode.ADD)]
+                parts = [_only(own, _WRITING)]
             elif not tx.snapshot:
                 parts.append({_SNAPSHOT: (Mode.READ, None)})
             tx.snapshot = True
-        written = _only(own, Mode.LOCK | Mode.ADD)
+        written = _only(own, _WRITING)
         if level == "serializable":
             tx.read = all_of([tx.read, own])
-            parts.append(_with(Mode.PUBLISH, written))
+            parts.append(_published(written))
         open_now = link.in_transaction
         if open_now is None and tx.begun:
             open_now = True
         if open_now is not True and written:
-            parts += [_with(Mode.PUBLISH | Mode.RELEASE, written), {_SNAPSHOT: _published()}]
+            parts += [_released(written), _published(written), {_SNAPSHOT: (Mode.PUBLISH, None)}]
         if open_now is not False:
             tx.locked = all_of([tx.locked, written])
             if statement.writes or statement.opaque:
@@ -146,11 +134,11 @@ class Transactions:
 
     def _ending(self, tx: _Open, verb: Verb) -> Touch:
         """The end of a transaction lets go of its locks; COMMIT shows what it wrote."""
-        parts = [_with(Mode.RELEASE, tx.locked)]
+        parts = [_released(tx.locked)]
         if verb is Verb.COMMIT:
-            parts.append(_with(Mode.PUBLISH, tx.dirty))
-            if tx.dirty and self._dialect != "sqlite":
-                parts.append({_SNAPSHOT: _published()})
+            parts.append(_published(tx.dirty))
+            if tx.dirty:
+                parts.append({_SNAPSHOT: (Mode.PUBLISH, None)})
             if tx.read:
                 parts.append(_with(Mode.READ, tx.read))
         return all_of(parts)
@@ -168,7 +156,7 @@ class Transactions:
         if verb in {Verb.BEGIN, Verb.SAVEPOINT}:
             return self._sqlite_begin(tx, statement, failed=failed)
         own = self._own(tx, statement, sql, parameters)
-        written = _only(own, Mode.LOCK | Mode.ADD)
+        written = _only(own, _WRITING)
         if not tx.begun:
             return self._sqlite_alone(own, written)
         parts = [] if tx.snapshot else [_only(own, Mode.READ), {_FILE: (Mode.READ, None)}]
@@ -191,7 +179,8 @@ class Transactions:
         return all_of(
             [
                 own,
-                _with(Mode.PUBLISH | Mode.RELEASE, written),
+                _released(written),
+                _published(written),
                 {_FILE: (ends, None), _READERS: (Mode.LOCK, None)},
             ]
         )
@@ -225,17 +214,35 @@ class Transactions:
 
     @staticmethod
     def _sqlite_ending(tx: _Open, verb: Verb) -> Touch:
-        parts: list[Touch] = [_with(Mode.RELEASE, tx.locked)]
+        parts: list[Touch] = [_released(tx.locked)]
         if tx.snapshot:
             parts.append({_READERS: (Mode.RELEASE, None)})
         if verb is Verb.COMMIT and tx.dirty:
-            parts.append(_with(Mode.PUBLISH, tx.dirty))
+            parts.append(_published(tx.dirty))
             parts.append({_FILE: (Mode.PUBLISH, None), _READERS: (Mode.LOCK, None)})
         return all_of(parts)
 
 
-def _published() -> tuple[Mode, Rows]:
-    return Mode.PUBLISH, None
+def plain_touch(statement: Statement, _sql: str, _parameters: Any) -> Touch:
+    """What the text of a statement tells, without knowing the database."""
+    locks = statement.writes
+    if statement.locks_rows or statement.verb is Verb.LOCK:
+        locks = statement.tables
+    touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(locks, (Mode.LOCK, None))
+    touch.update(dict.fromkeys(statement.reads - locks, (Mode.READ, None)))
+    return touch
+
+
+def _published(touch: Touch) -> Touch:
+    """What was written, made visible; rows that are only referred to were not written."""
+    return _with(Mode.PUBLISH, _only(touch, Mode.LOCK | Mode.ADD))
+
+
+def _released(touch: Touch) -> Touch:
+    return {
+        name: (Mode.RELEASE if mode & ~Mode.SHARE else Mode.UNSHARE, rows)
+        for name, (mode, rows) in touch.items()
+    }
 
 
 def _only(touch: Touch, modes: Mode) -> Touch:
