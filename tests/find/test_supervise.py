@@ -49,7 +49,7 @@ for name in sorted({"ab"[number] for pair in pairs for number in pair}):
     trouble(name)
 for done, pair in enumerate(pairs):
     names = ["ab"[number] for number in pair]
-    tell("trying", operations=names, done=done, of=len(pairs))
+    tell("trying", group=pair, operations=names, done=done, of=len(pairs))
     trouble("".join(names))
     tell("found", group=pair, finding={"operations": names, "verdict": "proven"})
 trouble("last")

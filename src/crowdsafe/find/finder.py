@@ -102,11 +102,15 @@ def hunt(
         operation = session.operations[number]
         tell({"event": "recording", "operation": operation.name})
         recorded[number] = _record(session, operation)
+        if session.controller.broken:  # what hung alone is told; nothing else can be run here
+            wanted = [group for group in wanted if number in group]
+            break
     for done, group in enumerate(wanted):
-        members = [recorded[n] for n in group]
+        members = [recorded.get(n) or _Recorded(session.operations[n], Footprint()) for n in group]
         names = [member.operation.name for member in members]
-        tell({"event": "trying", "operations": names, "done": done, "of": len(wanted)})
-        finding = _foregone(members)
+        place = {"group": group, "operations": names, "of": len(wanted)}
+        tell({"event": "trying", "done": done} | place)
+        foregone = finding = _foregone(members)
         if finding is None:
             left = max(0.0, ends - time.monotonic())
             share = min(left, max(left * 2 / (len(wanted) - done), 0.5))
@@ -116,9 +120,9 @@ def hunt(
                 schedules=session.job.schedules,
                 seconds=share,
             )
-        tell({"event": "finding", "operations": names, "done": done + 1, "of": len(wanted)})
+        tell({"event": "finding", "done": done + 1} | place)
         yield finding
-        if session.controller.broken:
+        if foregone is None and session.controller.broken:
             return
 
 

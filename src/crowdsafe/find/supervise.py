@@ -24,13 +24,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.find.leftovers import discard
 from crowdsafe.find.model import Finding, Verdict
 from crowdsafe.find.stacks import where_it_hangs
 from crowdsafe.find.wire import unpack
 
 __all__ = ["Outcome", "Supervisor"]
 
-_LINES_KEPT = 40
+_LINES_KEPT = 200
+_FATAL = "Fatal Python error"
 _LINES_SHOWN = 5
 _EVENTS_AHEAD_MAX = 10_000
 _START_S_MAX = 120.0
@@ -104,6 +106,8 @@ class Supervisor:
         finally:
             died = child.end()
         if died is not None:
+            if at.working and not self._job.get("in_place"):
+                discard(at.working)
             self._blame(at, died)
         elif self._left and len(self._left) == before:
             self._blame(at, "the process ended without a result")
@@ -113,16 +117,16 @@ class Supervisor:
         if kind == "refused":
             raise ConfigError(event["message"])
         if kind == "plan":
-            at.plan = [tuple(group) for group in event["groups"]]
+            at.working = event.get("working")
             if self._left is None:
-                self._left = list(at.plan)
+                self._left = [tuple(group) for group in event["groups"]]
                 outcome.target, outcome.database = event["target"], event["database"]
                 outcome.operations = event["operations"]
         elif kind == "recording":
             at.recording = event["operation"]
         elif kind == "trying":
             at.recording = None
-            at.trying = at.plan[event["done"]]
+            at.trying = tuple(event["group"])
         elif kind == "found":
             self._settle(tuple(event["group"]), unpack(event["finding"]))
         elif kind == "notes":
@@ -159,7 +163,7 @@ class Supervisor:
 class _Place:
     """What a process is at."""
 
-    plan: list[Group] = field(default_factory=list)
+    working: str | None = None
     trying: Group | None = None
     recording: str | None = None
 
@@ -171,7 +175,7 @@ class _Child:
         self._limit_s = limit_s
         self._hung: str | None = None
         self._ended = False
-        self._folder = tempfile.TemporaryDirectory(prefix="crowdsafe-find-")
+        self._folder = tempfile.TemporaryDirectory(prefix="crowdsafe-watch-")
         self._stacks = Path(self._folder.name) / "stacks"
         self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
             command,
@@ -242,8 +246,12 @@ class _Child:
         return None if self._ended else self._death(process.returncode)
 
     def _death(self, code: int) -> str:
+        lines = [line for line in self._said if line.strip()]
+        fatal = next((n for n, line in enumerate(lines) if line.startswith(_FATAL)), len(lines))
         how = f"exit code {code}" if code >= 0 else _signal_name(-code)
-        said = [line for line in self._said if line.strip()][-_LINES_SHOWN:]
+        if place := where_it_hangs("\n".join(lines[fatal:])):
+            how += f" at {place}"
+        said = lines[:fatal][-_LINES_SHOWN:]
         told = f"; its last words: {' | '.join(said)}" if said else ""
         return f"the process died with {how}{told}"
 

@@ -13,10 +13,11 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from crowdsafe.errors import ConfigError, CrowdsafeError
 from crowdsafe.find.finder import hunt
@@ -25,6 +26,7 @@ from crowdsafe.find.model import Finding, Verdict
 from crowdsafe.find.predict import groups
 from crowdsafe.find.replaying import replay
 from crowdsafe.find.session import Job, Session
+from crowdsafe.find.stacks import where_it_hangs
 from crowdsafe.find.targets import database_named_in, source_file
 from crowdsafe.find.wire import pack
 
@@ -58,7 +60,7 @@ class _Teller:
                 self({"event": "alive", "runs": self.session.runs if self.session else 0})
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Do the job of stdin. Exit code 0 when it was done or refused in words."""
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -75,11 +77,15 @@ def main() -> int:
         except CrowdsafeError as error:
             tell({"event": "refused", "message": error.message})
         except KeyboardInterrupt:
-            return 1
+            _leave(1)
     tell({"event": "end"})
-    # The target's own threads, open pools and exit handlers may not hold this process up.
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: the target's threads, pools and exit handlers may not hold this process up."""
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _stop(_: int, __: Any) -> None:
@@ -123,9 +129,19 @@ def work(job: dict[str, Any], tell: _Teller) -> None:
                 "groups": wanted,
             }
         )
-        found = hunt(session, only=wanted, progress=tell)
-        for group, finding in zip(wanted, found, strict=False):
-            _add_matrix(session, group, finding, isolation=isolation)
+        group: tuple[int, ...] = ()
+
+        def follow(event: dict[str, Any]) -> None:
+            nonlocal group
+            group = event.get("group", group)
+            tell(event)
+
+        for finding in hunt(session, only=wanted, progress=follow):
+            if session.controller.broken:
+                _add_place(finding)
+            elif isolation and finding.verdict is Verdict.RACE:
+                operations = [session.operations[number] for number in group]
+                finding.matrix = isolation_rows(session, operations)
             tell({"event": "found", "group": group, "finding": pack(finding)})
         tell({"event": "notes", "notes": session.notes(), "broken": session.controller.broken})
 
@@ -152,13 +168,16 @@ def _groups(session: Session, job: dict[str, Any]) -> list[tuple[int, ...]]:
     return groups(count, triples=session.job.triples)
 
 
-def _add_matrix(
-    session: Session, group: Sequence[int], finding: Finding, *, isolation: bool
-) -> None:
-    if isolation and finding.verdict is Verdict.RACE:
-        operations = [session.operations[number] for number in group]
-        finding.matrix = isolation_rows(session, operations)
+def _add_place(finding: Finding) -> None:
+    """Say of a hang at which line of the target it is: its threads still stand there."""
+    if finding.verdict is not Verdict.INCONCLUSIVE:
+        return
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        place = where_it_hangs(file.read())
+    finding.reason += f"; it stands at {place}" if place else ""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
