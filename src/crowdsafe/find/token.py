@@ -85,7 +85,9 @@ def _token(values: Mapping[str, Any]) -> Token:
     known = {field.name for field in fields(Token)}
     if not isinstance(values, dict) or set(values) - known:
         raise ValueError("it holds what is not known here")
-    schedule = tuple((int(operation), int(count)) for operation, count in values.get("schedule", ()))
+    schedule = tuple(
+        (int(operation), int(count)) for operation, count in values.get("schedule", ())
+    )
     return Token(
         target=_text(values.get("target", "")),
         database=_text(values.get("database", "")),
