@@ -5,24 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.events import Analyse, Event, analyse_for, events_of
+from crowdsafe.find.judge.oracle import Judgement
 from crowdsafe.find.judge.patterns import Pattern, letter, patterns_in
-from crowdsafe.find.model import Anomaly, Run, Severity, State
+from crowdsafe.find.model import Anomaly, Run, Severity
 
-__all__ = ["Judged", "Named", "explanation", "marks_of", "name", "pattern_of"]
-
-
-class Judged(Protocol):
-    """What the oracle said of a run: ``kind`` is "race", "aborts" or "error"."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def differences(self) -> tuple[str, ...]: ...
+__all__ = ["Named", "explanation", "marks_of", "name", "pattern_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +68,6 @@ _DEADLOCK_STATE = "40P01"
 _READ_UNCOMMITTED = re.compile(
     r"^\s*pragma\s+read_uncommitted\s*=\s*(1|on|true|yes)", re.IGNORECASE
 )
-_ABOUT_ANSWERS = re.compile(
-    r"^\W*(the )?(answer|answers|reply|response|operation)\b", re.IGNORECASE
-)
-_ABOUT_INVARIANTS = re.compile(r"^\W*(the )?invariant\b", re.IGNORECASE)
 _WRITTEN = frozenset(
     {
         Anomaly.LOST_UPDATE,
@@ -96,7 +82,7 @@ _WRITTEN = frozenset(
 
 def name(
     run: Run,
-    judgement: Judged,
+    judgement: Judgement,
     serial: Sequence[Run],
     analyse: Analyse | None = None,
     schema: Schema | None = None,
@@ -105,10 +91,9 @@ def name(
 
     ``serial`` are the runs of the serial orders (for what their states hold), ``analyse`` tells
     what a text of SQL does (by default from the driver of the run), ``schema`` which of the names
-    in it are tables. Where several shapes fit, the
-    one on a table that the differences name wins, then the most telling. A name is only given
-    where the database can do that: no dirty read on PostgreSQL. The same run always gets the same
-    name. Never raises for what a run holds: a shape that nothing fits is "not serializable".
+    in it are tables. Where several shapes fit, one in which something was written wins, then one
+    on a table that differs, then the most telling. A name is only given where the database can do
+    that: no dirty read on PostgreSQL. The same run always gets the same name. Never raises for what a run holds: a shape that nothing fits is "not serializable".
     """
     named = _name(run, judgement, serial, analyse or analyse_for(run))
     if schema is None or not schema.tables:
@@ -116,18 +101,18 @@ def name(
     return replace(named, tables=tuple(t for t in named.tables if t in schema.tables))
 
 
-def _name(run: Run, judgement: Judged, serial: Sequence[Run], analyse: Analyse) -> Named:
+def _name(run: Run, judgement: Judgement, serial: Sequence[Run], analyse: Analyse) -> Named:
     events = events_of(run, analyse)
     states = [each.state for each in serial if each.state is not None]
     patterns = patterns_in(run, events, states)
-    pattern = _best(patterns, judgement.differences)
+    pattern = _best(patterns, judgement.tables)
     if judgement.kind in {"aborts", "error"}:
         return _failed(run, judgement, pattern, events)
     if _dirty(run, events):
         return _plain(Anomaly.DIRTY_READ, Severity.HIGH, events, judgement)
-    if judgement.differences and all(map(_ABOUT_INVARIANTS.match, judgement.differences)):
+    if judgement.broken and not judgement.rows_differ and not judgement.answers_differ:
         return _plain(Anomaly.INVARIANT, Severity.HIGH, events, judgement, pattern)
-    only_answers = _only_answers(run, judgement.differences, states)
+    only_answers = not judgement.rows_differ
     if pattern is None:
         anomaly = Anomaly.STALE_ANSWER if only_answers else Anomaly.UNSERIALIZABLE
         severity = Severity.LOW if only_answers else Severity.MEDIUM
@@ -143,18 +128,18 @@ def _name(run: Run, judgement: Judged, serial: Sequence[Run], analyse: Analyse) 
 
 
 def pattern_of(
-    run: Run, anomaly: Anomaly | None, serial: Sequence[Run], differences: Sequence[str] = ()
+    run: Run, anomaly: Anomaly | None, serial: Sequence[Run], tables: Sequence[str] = ()
 ) -> Pattern | None:
     """The shape by which a run got that name; None where it was named by its outcome alone."""
-    return _best(_fitting(run, anomaly, serial), differences)
+    return _best(_fitting(run, anomaly, serial), tables)
 
 
 def marks_of(
-    run: Run, anomaly: Anomaly | None, serial: Sequence[Run], differences: Sequence[str] = ()
+    run: Run, anomaly: Anomaly | None, serial: Sequence[Run], tables: Sequence[str] = ()
 ) -> dict[int, str]:
     """What is wrong with single steps of a run of that name: place of the step → a few words."""
     fitting = _fitting(run, anomaly, serial)
-    best = _best(fitting, differences)
+    best = _best(fitting, tables)
     if best is None:
         return {}
     marks: dict[int, str] = {}
@@ -170,26 +155,15 @@ def _fitting(run: Run, anomaly: Anomaly | None, serial: Sequence[Run]) -> list[P
     return [each for each in patterns_in(run, events_of(run), states) if each.anomaly is anomaly]
 
 
-def _best(patterns: Sequence[Pattern], differences: Sequence[str]) -> Pattern | None:
+def _best(patterns: Sequence[Pattern], tables: Sequence[str]) -> Pattern | None:
     def off(pattern: Pattern) -> tuple[bool, bool, bool]:
         return (
             pattern.anomaly not in _WRITTEN,
-            not _named(pattern.table, differences),
+            pattern.table not in tables,
             pattern.acted.number < pattern.missed.number,
         )
 
     return min(patterns, key=off, default=None)
-
-
-def _named(table: str, differences: Sequence[str]) -> bool:
-    return any(re.search(rf"\b{re.escape(table)}\b", text) for text in differences)
-
-
-def _only_answers(run: Run, differences: Sequence[str], serial: Sequence[State]) -> bool:
-    """Whether the rows are what a serial order leaves, so that only the answers are wrong."""
-    if differences:
-        return all(map(_ABOUT_ANSWERS.match, differences))
-    return run.state is not None and run.state in serial
 
 
 def _dirty(run: Run, events: Sequence[Event]) -> bool:
@@ -207,7 +181,9 @@ def _dirty(run: Run, events: Sequence[Event]) -> bool:
     )
 
 
-def _failed(run: Run, judgement: Judged, pattern: Pattern | None, events: Sequence[Event]) -> Named:
+def _failed(
+    run: Run, judgement: Judgement, pattern: Pattern | None, events: Sequence[Event]
+) -> Named:
     """An operation that ended in an error which it does not give alone."""
     broken = [step for step in run.steps if step.error is not None]
     states = {step.sqlstate for step in broken}
@@ -291,7 +267,7 @@ def _plain(
     anomaly: Anomaly,
     severity: Severity,
     events: Sequence[Event],
-    judgement: Judged,
+    judgement: Judgement,
     pattern: Pattern | None = None,
 ) -> Named:
     """A name from the outcome alone: where the operations met, and what came of it."""

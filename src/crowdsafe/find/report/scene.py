@@ -72,8 +72,8 @@ class _Builder:
 
     def __init__(self, run: Run, finding: Finding, serial: Sequence[Run]) -> None:
         self.run = run
-        self.marks = marks_of(run, finding.anomaly, serial, finding.differences)
-        pattern = pattern_of(run, finding.anomaly, serial, finding.differences)
+        self.marks = marks_of(run, finding.anomaly, serial, finding.tables[:1])
+        pattern = pattern_of(run, finding.anomaly, serial, finding.tables[:1])
         self.column = pattern.column if pattern else None
         analyse = analyse_for(run)
         self.statements = [analyse(step.sql) for step in run.steps]
