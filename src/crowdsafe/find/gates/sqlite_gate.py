@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from crowdsafe.find.gates.control import Gatekeeper, Link, Pass, keeper
-from crowdsafe.find.gates.held import Held, first_word
+from crowdsafe.find.gates.held import Held, Wish, first_word, wish_of
 from crowdsafe.find.gates.redirect import Redirect
 from crowdsafe.find.gates.sources import calling_line
 
@@ -73,6 +73,7 @@ class Gate:
         self.theirs: Callable[[str], object] | None = None
         self.cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
         self._quiet = False
+        self._outside: str | None = None
         self._timeout_now_ms = timeout_ms
         self._thread = threading.get_ident() if options.get("check_same_thread", True) else None
         if stranger is None:
@@ -94,6 +95,7 @@ class Gate:
     def trip(self, connection: sqlite3.Connection) -> Trip:
         """Get ready for a call of the driver: its check of threads, the timeout that holds now."""
         self.check_thread()
+        self._outside = None
         kept = self._asked()
         if self.stranger is None:
             self._set_timeout(connection, 0 if kept else self.held.timeout_ms)
@@ -161,19 +163,24 @@ class Gate:
         """SQLite begins to run a statement, or a trigger's part of one."""
         if self._quiet:
             return
-        trip = self.script
-        if trip is not None and trip.sql != sql:
-            self._stop(trip, sql)
-        elif trip is None and self.inside:
+        if self.script is not None:
+            if not _of_trigger(self.script.sql, sql):
+                self._stop(self.script, sql)
+        elif self.inside:
             self.fired = True
-        elif trip is None:
-            connection = self.held.connection
-            if connection is not None:
-                trip = Trip(self, connection, self._asked())
-                self._stop(trip, sql)
-                trip.leave()
+        elif not _of_trigger(self._outside, sql):
+            self._pass_outside(sql)
         if self.theirs is not None:
             self.theirs(sql)
+
+    def _pass_outside(self, sql: str) -> None:
+        """A statement that came to SQLite past the gate's classes; its end is not seen."""
+        connection = self.held.connection
+        if connection is not None:
+            trip = Trip(self, connection, self._asked())
+            self._stop(trip, sql)
+            trip.leave()
+            self._outside = sql
 
     def _stop(self, trip: Trip, sql: str) -> None:
         """Stand at the gate in SQLite. What is raised here gets lost in it: it is kept, and the
@@ -187,6 +194,12 @@ class Gate:
             trip.connection.interrupt()
         finally:
             self.held.parked_inside = False
+
+
+def _of_trigger(running: str | None, sql: str) -> bool:
+    """Whether SQLite shows the same text again for what a trigger does. (A statement that changes
+    something and is followed by the very same one is taken for that too, and is one step.)"""
+    return running == sql and wish_of(sql) == Wish.WRITE
 
 
 class Trip:
@@ -220,8 +233,7 @@ class Trip:
         self.run_all(call)
 
     def run_script(self, call: Callable[[], object]) -> None:
-        """Statements that only SQLite tells apart. The same one twice in a row is taken for the
-        same step: a trigger's statements look like that."""
+        """Statements that only SQLite tells apart."""
         self.gate.script = self
         try:
             self.run_all(lambda: (call(), None)[1])
