@@ -46,6 +46,7 @@ class PostgresLocks:
         return {
             by_pid[pid]: frozenset(by_pid[other] for other in blocking if other in by_pid)
             for pid, blocking in rows
+            if blocking  # else it was given its lock, and has not woken up to it
         }
 
     def left(self, link: Link, statement: Statement, failed: bool) -> None:
