@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from crowdsafe.find.engine.activity import process_is_busy
+from crowdsafe.find.engine.activity import patience_factor, process_is_busy, waits_for_a_lock
 from crowdsafe.find.engine.actor import Actor, Parked, Unwound
 from crowdsafe.find.engine.host import Host
 from crowdsafe.find.engine.schedule import Following, of_grants
@@ -49,6 +49,7 @@ __all__ = ["Controller"]
 
 _PARKED_S_MAX = 600.0
 _FIRST_POLL_S = 0.002
+_LATE_POLL_S = 0.02
 _POLL_S = 0.001
 _GRACE_S = 0.02
 _DEADLOCK_S = 0.012
@@ -256,6 +257,7 @@ class Controller:
         self._locks.reset()
         self._host.prepare(operations)
         self._threads = threading.active_count()
+        self._slowness = patience_factor()
         problem = self._drive_to_the_end(pick, eager=eager)
         grants = self._grants
         run = Run(
@@ -284,6 +286,7 @@ class Controller:
         self._poll_at = 0.0
         self._progress_at = _clock()
         self._threads = 0
+        self._slowness = 1.0
         while not self._events.empty():
             self._events.get()
         self._actors = {actor.number: actor for actor in actors}
@@ -428,8 +431,19 @@ class Controller:
         self._last = actor.place
         now = _clock()
         self._progress_at = now
-        self._poll_at = now + _FIRST_POLL_S
+        self._poll_at = now + (_FIRST_POLL_S if self._may_block(parked) else _LATE_POLL_S)
         parked.release()
+
+    def _may_block(self, parked: Parked) -> bool:
+        """Whether somebody else holds locks that the statement could meet, as far as is known."""
+        if not _takes_locks(parked.statement):
+            return False
+        return any(
+            self._transactions.holds_locks(link)
+            for other in self._everyone
+            for link in other.links
+            if link is not parked.link
+        )
 
     def _wait_out_deadlock_timers(self, actor: Actor) -> None:
         """Have the statement that closes a circle of waits be the one that PostgreSQL ends.
@@ -438,8 +452,7 @@ class Controller:
         began to wait. So one that could be part of a circle is let to look in vain first; else
         whoever looks first is ended, which depends on how fast this process is.
         """
-        statement = actor.parked[0].statement
-        if not (statement.writes or statement.locks_rows or statement.advisory or statement.opaque):
+        if not _takes_locks(actor.parked[0].statement):
             return
         for other in self._everyone:
             if other.blocked_by is not None and other.flying is not None:
@@ -476,12 +489,22 @@ class Controller:
             self._poll_at = _clock() + _POLL_S
         for actor in moving:
             if actor.flying is None and actor.moving and not actor.returned:
-                if now - actor.quiet_since > self.stall_s and not process_is_busy():
+                if self._is_stuck(actor, now):
                     actor.stalled = self._stalled = True
             elif actor.returned and threading.active_count() <= self._threads:
                 actor.grace_until = None
         if now - self._progress_at > self.hang_s:
             raise _Hang(self._hang_text())
+
+    def _is_stuck(self, actor: Actor, now: float) -> bool:
+        """Whether an operation waits for another one inside of the process. What may wait for
+        something outside (a connect, say) is given five times as long."""
+        quiet = (now - actor.quiet_since) / self._slowness
+        if quiet < self.stall_s or process_is_busy():
+            return False
+        return quiet > 5 * self.stall_s or (
+            not actor.operation.is_async and waits_for_a_lock(self._host.loop_native_ids)
+        )
 
     def _poll_locks(self) -> None:
         """Ask the database who waits. One whose holder is itself on the way may get its lock any
@@ -630,6 +653,10 @@ def _free_pass(link: Link, sql: str) -> Pass:
 def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback)
+
+
+def _takes_locks(statement: Statement) -> bool:
+    return bool(statement.writes or statement.locks_rows or statement.advisory or statement.opaque)
 
 
 def _pause(seconds: float) -> None:

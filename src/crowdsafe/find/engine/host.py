@@ -38,6 +38,12 @@ class Host:
         """The threads in which a blocked call would stop other async operations."""
         return frozenset() if self._loop_thread is None else frozenset({self._loop_thread.ident})
 
+    @property
+    def loop_native_ids(self) -> frozenset[int]:
+        """The same threads, and those of loops apart, as the kernel calls them."""
+        loops = [*self._loops_apart, *([self._loop_thread] if self._loop_thread else [])]
+        return frozenset(loop.native_id for loop in loops)
+
     def loop(self, place: int | None = None) -> _LoopThread:
         if self.apart and place is not None:
             while len(self._loops_apart) <= place:
@@ -122,6 +128,10 @@ class _LoopThread:
     @property
     def ident(self) -> int:
         return self._thread.ident or 0
+
+    @property
+    def native_id(self) -> int:
+        return self._thread.native_id or 0
 
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)

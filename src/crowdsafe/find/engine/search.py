@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Search"]
 
 _clock = time.monotonic
+_TRIES = 3
+"""How often a schedule is tried of which something depends on time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Search:
             controller.analyse = analyse  # type: ignore[attr-defined]
         self._knowledge = knowledge or Knowledge.of(controller.database)
         self._eager = True
+        self._stalled = False
         self._numbers = itertools.count()
         self._nodes: dict[bytes, _Node] = {}
         self._heap: list[_Todo] = []
@@ -143,17 +146,11 @@ class Search:
 
     def _run(self, todo: _Todo) -> Run | None:
         """One schedule; None when it repeats another."""
-        self.schedules += 1
-        guided = _Guided(todo, self._nodes)
-        self._reset()
-        trace = self._controller.trace(
-            self._operations,
-            guided,
-            transactions=self._knowledge.transactions(),
-            eager=self._eager,
-        )
-        guided.absorb(trace.grants)
-        self._after(trace.run)
+        for _ in range(_TRIES):
+            guided, trace = self._execute(todo)
+            if not guided.lost and (not trace.stalled or self._stalled):
+                break
+            self._stalled = self._stalled or not guided.lost
         if trace.stalled:
             self._eager = False
             self.why_not = self.why_not or (
@@ -172,6 +169,20 @@ class Search:
             self.redundant += 1
             return None
         return trace.run
+
+    def _execute(self, todo: _Todo) -> tuple[_Guided, Trace]:
+        self.schedules += 1
+        guided = _Guided(todo, self._nodes)
+        self._reset()
+        trace = self._controller.trace(
+            self._operations,
+            guided,
+            transactions=self._knowledge.transactions(),
+            eager=self._eager,
+        )
+        guided.absorb(trace.grants)
+        self._after(trace.run)
+        return guided, trace
 
     def _explore(self, grants: list[Grant], guided: _Guided) -> None:
         choices = bytes(grant.operation for grant in grants)
@@ -257,6 +268,7 @@ class _Guided:
     def __init__(self, todo: _Todo, nodes: dict[bytes, _Node]) -> None:
         self.todo = todo
         self.cut: int | None = None
+        self.lost = False
         self.sleeps: list[dict[int, Touch]] = [{}]
         self._nodes = nodes
         self._path = todo.prefix + (b"" if todo.choice is None else bytes([todo.choice]))
@@ -290,6 +302,7 @@ class _Guided:
         place = len(self._done)
         if place < len(self._path):
             if self._path[place] not in situation.able:
+                self.lost = True
                 raise Impossible(
                     f"not the same twice: operation {self._path[place] + 1} could go on after "
                     f"{place} statements before, and cannot now"
