@@ -50,7 +50,10 @@ class Database(Protocol):
     """The original's URL without its password."""
     working_url: str
     redirect: Redirect
-    locks: Locks
+
+    @property
+    def locks(self) -> Locks:
+        """Who waits for whom in it."""
 
     def schema(self) -> Schema:
         """The tables as they are now."""
