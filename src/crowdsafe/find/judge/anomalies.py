@@ -93,7 +93,8 @@ def name(
     what a text of SQL does (by default from the driver of the run), ``schema`` which of the names
     in it are tables. Where several shapes fit, one in which something was written wins, then one
     on a table that differs, then the most telling. A name is only given where the database can do
-    that: no dirty read on PostgreSQL. The same run always gets the same name. Never raises for what a run holds: a shape that nothing fits is "not serializable".
+    that: no dirty read on PostgreSQL. The same run always gets the same name. Never raises for
+    what a run holds: a shape that nothing fits is "not serializable".
     """
     named = _name(run, judgement, serial, analyse or analyse_for(run))
     if schema is None or not schema.tables:

@@ -1,0 +1,560 @@
+"""Each name is given to the runs that it belongs to, on both databases, and to no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from crowdsafe.find.database.schema import Schema, Table
+from crowdsafe.find.judge.anomalies import Named, explanation, marks_of, name, pattern_of
+from crowdsafe.find.judge.oracle import Judgement
+from crowdsafe.find.model import Anomaly, Answer, Reply, Run, Severity, State
+from tests.find.judge.histories import DIALECTS, gave, history, judged, rows
+
+READ = "SELECT id, on_hand FROM stock WHERE id = ?"
+SET = "UPDATE stock SET on_hand = ? WHERE id = ?"
+TAKE = "UPDATE stock SET on_hand = on_hand - ? WHERE id = ?"
+COMMIT = "COMMIT"
+HUNDRED = gave("id on_hand", (1, 100))
+
+pytestmark = pytest.mark.parametrize("dialect", DIALECTS)
+
+
+def named(
+    run: Run, judgement: Judgement, serial: Sequence[State] = (), schema: Schema | None = None
+) -> Named:
+    """The name, which must be the same when asked again."""
+    orders = [Run((), [], [], state) for state in serial]
+    first = name(run, judgement, orders, schema=schema)
+    assert name(run, judgement, orders, schema=schema) == first or first.pattern is not None
+    assert name(run, judgement, orders, schema=schema).summary == first.summary
+    return first
+
+
+# --- lost update ----------------------------------------------------------------------------
+
+
+def test_a_value_written_over_is_a_lost_update(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", READ, (1,), HUNDRED),
+        ("B", READ, (1,), HUNDRED),
+        ("A", SET, (20, 1)),
+        ("A", COMMIT),
+        ("B", SET, (20, 1)),
+        ("B", COMMIT),
+    )
+    found = named(run, judged("stock"))
+    assert (found.anomaly, found.severity) == (Anomaly.LOST_UPDATE, Severity.HIGH)
+    assert found.tables == ("stock",)
+    assert found.sources == ("app.py:2", "app.py:3", "app.py:5")
+    assert "stock.on_hand" in found.summary and "B" in found.summary
+    assert marks_of(run, found.anomaly, []) == {1: "before A's write", 4: "overwrites A"}
+
+
+def test_a_check_before_counting_down_is_a_lost_update(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", READ, (1,), HUNDRED),
+        ("B", READ, (1,), HUNDRED),
+        ("A", TAKE, (80, 1)),
+        ("A", COMMIT),
+        ("B", TAKE, (80, 1)),
+        ("B", COMMIT),
+    )
+    found = named(run, judged("stock"))
+    assert found.anomaly is Anomaly.LOST_UPDATE
+    assert "on the strength of a value" in found.summary
+    assert marks_of(run, found.anomaly, [])[4] == "decided before A's write"
+
+
+def test_an_old_value_saved_with_the_whole_row_is_a_lost_update(dialect: str) -> None:
+    """As an ORM does that saves every column: B changed the name, and put the price back."""
+    look = "SELECT item.id AS item_id, item.name AS item_name, item.price AS item_price FROM item"
+    save = "UPDATE item SET name = ?, price = ? WHERE id = ?"
+    before = gave("item_id item_name item_price", (1, "tap", 5))
+    run = history(
+        dialect,
+        ("A", look, None, before),
+        ("B", look, None, before),
+        ("A", save, ("tap", 9, 1)),
+        ("A", COMMIT),
+        ("B", save, ("hose", 5, 1)),
+        ("B", COMMIT),
+    )
+    found = named(run, judged("item"))
+    assert found.anomaly is Anomaly.LOST_UPDATE
+    assert found.pattern is not None and found.pattern.column == "price"
+
+
+def test_without_transactions_and_with_other_words_it_is_the_same(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("B", 'SELECT * FROM "stock" WHERE "stock"."id" = ?', ("1",), HUNDRED),
+        ("A", SET, (20, 1)),
+        ("B", 'UPDATE "stock" SET "on_hand" = ? WHERE "stock"."id" = ?', (30, 1)),
+    )
+    assert named(run, judged("stock")).anomaly is Anomaly.LOST_UPDATE
+
+
+def test_other_rows_are_no_lost_update(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", READ, (1,), HUNDRED),
+        ("B", READ, (2,), gave("id on_hand", (2, 50))),
+        ("A", SET, (20, 1)),
+        ("A", COMMIT),
+        ("B", SET, (20, 2)),
+        ("B", COMMIT),
+    )
+    assert pattern_of(run, Anomaly.LOST_UPDATE, []) is None
+    assert named(run, judged("stock")).anomaly is Anomaly.UNSERIALIZABLE
+
+
+def test_what_was_rolled_back_is_no_lost_update(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("B", "BEGIN"),
+        ("B", READ, (1,), HUNDRED),
+        ("A", SET, (20, 1)),
+        ("B", SET, (20, 1)),
+        ("B", "ROLLBACK"),
+    )
+    assert named(run, judged("stock")).anomaly is not Anomaly.LOST_UPDATE
+
+
+def test_a_read_after_the_other_committed_is_no_lost_update(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", SET, (20, 1)),
+        ("A", COMMIT),
+        ("B", READ, (1,), gave("id on_hand", (1, 20))),
+        ("B", SET, (10, 1)),
+        ("B", COMMIT),
+    )
+    assert named(run, judged("stock")).anomaly is Anomaly.UNSERIALIZABLE
+
+
+# --- double transition ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "after"),
+    [
+        ("status", "requested", "approved"),
+        ("used", False, True),
+        ("redeemed_at", None, "2026-01-01"),
+    ],
+    ids=["status", "flag", "time"],
+)
+def test_a_state_moved_twice_is_a_double_transition(
+    dialect: str, column: str, before: Any, after: Any
+) -> None:
+    look, move = f"SELECT id, {column} FROM leave WHERE id = ?", f"UPDATE leave SET {column} = ?"
+    seen = gave(f"id {column}", (7, before))
+    run = history(
+        dialect,
+        ("A", look, (7,), seen),
+        ("B", look, (7,), seen),
+        ("A", f"{move} WHERE id = ?", (after, 7)),
+        ("A", "INSERT INTO pay (leave_id) VALUES (?)", (7,)),
+        ("A", COMMIT),
+        ("B", f"{move} WHERE id = ?", (after, 7)),
+        ("B", "INSERT INTO pay (leave_id) VALUES (?)", (7,)),
+        ("B", COMMIT),
+    )
+    found = named(run, judged("pay"))
+    assert (found.anomaly, found.severity) == (Anomaly.DOUBLE_TRANSITION, Severity.HIGH)
+    assert f"leave.{column}" in found.summary
+    assert marks_of(run, found.anomaly, [])[5] == "moved by A already"
+
+
+def test_two_who_are_told_that_they_moved_it_are_a_double_transition(dialect: str) -> None:
+    look = "SELECT id, state FROM job WHERE id = ?"
+    move = "UPDATE job SET state = ? WHERE id = ?"
+    run = history(
+        dialect,
+        ("A", look, (1,), gave("id state", (1, "open"))),
+        ("B", look, (1,), gave("id state", (1, "open"))),
+        ("A", move, ("taken", 1)),
+        ("B", move, ("taken", 1)),
+    )
+    found = named(run, judged(answers=True))
+    assert (found.anomaly, found.severity) == (Anomaly.DOUBLE_TRANSITION, Severity.MEDIUM)
+
+
+def test_a_token_deleted_twice_is_a_double_transition(dialect: str) -> None:
+    look, use = "SELECT id FROM token WHERE id = ?", "DELETE FROM token WHERE id = ?"
+    run = history(
+        dialect,
+        ("A", look, (3,), gave("id", (3,))),
+        ("B", look, (3,), gave("id", (3,))),
+        ("A", use, (3,)),
+        ("A", "INSERT INTO session (user_id) VALUES (1)"),
+        ("B", use, (3,), {"rowcount": 0}),
+        ("B", "INSERT INTO session (user_id) VALUES (1)"),
+    )
+    found = named(run, judged("session"))
+    assert found.anomaly is Anomaly.DOUBLE_TRANSITION
+    assert "removed the same row of token" in found.summary
+
+
+# --- duplicates and phantoms ----------------------------------------------------------------
+
+LOOK = "SELECT id FROM users WHERE email = ?"
+ADD = "INSERT INTO users (email) VALUES (?)"
+NONE: dict[str, Any] = {"columns": ("id",), "rows": [], "rowcount": 0}
+ONE_USER = {"users": rows("id email", (1, "m@x"))}
+TWO_USERS = {"users": rows("id email", (1, "m@x"), (2, "m@x"))}
+
+
+@pytest.mark.parametrize(
+    ("look", "nothing"),
+    [
+        (LOOK, NONE),
+        ("SELECT count(*) AS n FROM users WHERE email = ?", gave("n", (0,))),
+        ("SELECT EXISTS (SELECT 1 FROM users WHERE email = ?) AS there", gave("there", (False,))),
+    ],
+    ids=["row", "count", "exists"],
+)
+def test_two_who_found_nothing_and_made_one_each(
+    dialect: str, look: str, nothing: dict[str, Any]
+) -> None:
+    run = history(
+        dialect,
+        ("A", look, ("m@x",), nothing),
+        ("B", look, ("m@x",), nothing),
+        ("A", ADD, ("m@x",)),
+        ("A", COMMIT),
+        ("B", ADD, ("m@x",)),
+        ("B", COMMIT),
+        state=TWO_USERS,
+    )
+    found = named(run, judged("users"), [ONE_USER, ONE_USER])
+    assert (found.anomaly, found.severity) == (Anomaly.DUPLICATE_CREATE, Severity.HIGH)
+    assert found.tables == ("users",)
+    marks = marks_of(run, found.anomaly, [Run((), [], [], ONE_USER)])
+    assert marks == {1: "before A's insert", 4: "second insert"}
+
+
+@pytest.mark.parametrize(
+    ("look", "given"),
+    [
+        ("SELECT max(number) AS top FROM orders", gave("top", (4,))),
+        ("SELECT count(*) FROM orders", gave("count", (4,))),
+        ("SELECT number FROM orders ORDER BY number DESC LIMIT 1", gave("number", (4,))),
+    ],
+    ids=["max", "count", "last"],
+)
+def test_two_who_took_the_same_number(dialect: str, look: str, given: dict[str, Any]) -> None:
+    add = "INSERT INTO orders (number, customer_id) VALUES (?, ?)"
+    run = history(
+        dialect,
+        ("A", look, None, given),
+        ("B", look, None, given),
+        ("A", add, (5, 1)),
+        ("B", add, (5, 1)),
+        ("A", COMMIT),
+        ("B", COMMIT),
+        state={"orders": rows("id number customer_id", (1, 4, 1), (2, 5, 1), (3, 5, 1))},
+    )
+    right = {"orders": rows("id number customer_id", (1, 4, 1), (2, 5, 1), (3, 6, 1))}
+    found = named(run, judged("orders"), [right])
+    assert (found.anomaly, found.severity) == (Anomaly.DUPLICATE_NUMBER, Severity.HIGH)
+    assert found.pattern is not None and found.pattern.column == "number"
+
+
+def test_the_first_number_of_an_empty_table_is_a_number_too(dialect: str) -> None:
+    look, add = "SELECT max(n) FROM seats", "INSERT INTO seats (n) VALUES (?)"
+    run = history(
+        dialect,
+        ("A", look, None, gave("max", (None,))),
+        ("B", look, None, gave("max", (None,))),
+        ("A", add, (1,)),
+        ("B", add, (1,)),
+        state={"seats": rows("id n", (1, 1), (2, 1))},
+    )
+    right = {"seats": rows("id n", (1, 1), (2, 2))}
+    assert named(run, judged("seats"), [right]).anomaly is Anomaly.DUPLICATE_NUMBER
+
+
+@pytest.mark.parametrize(
+    ("look", "given"),
+    [
+        ("SELECT sum(hours) FROM entries WHERE day = ?", gave("sum", (20,))),
+        ("SELECT count(*) FROM entries WHERE day = ?", gave("count", (3,))),
+        ("SELECT id, hours FROM entries WHERE day = ?", gave("id hours", (1, 8), (2, 8))),
+    ],
+    ids=["sum", "count", "rows"],
+)
+def test_a_check_over_rows_that_misses_an_insert_is_a_phantom(
+    dialect: str, look: str, given: dict[str, Any]
+) -> None:
+    add = "INSERT INTO entries (day, hours) VALUES (?, ?)"
+    run = history(
+        dialect,
+        ("A", look, (1,), given),
+        ("B", look, (1,), given),
+        ("A", add, (1, 4)),
+        ("A", COMMIT),
+        ("B", add, (1, 4)),
+        ("B", COMMIT),
+        state={"entries": rows("id day hours", (1, 1, 8), (2, 1, 4), (3, 1, 4))},
+    )
+    right = {"entries": rows("id day hours", (1, 1, 8), (2, 1, 4))}
+    found = named(run, judged("entries"), [right])
+    assert (found.anomaly, found.severity) == (Anomaly.PHANTOM_INSERT, Severity.HIGH)
+    assert "without the row that A inserted" in found.summary
+
+
+def test_an_insert_into_what_another_was_closing_is_a_phantom(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", "SELECT id, open FROM invoice WHERE id = ?", (1,), gave("id open", (1, True))),
+        ("B", "SELECT sum(price) FROM line WHERE invoice_id = ?", (1,), gave("sum", (10,))),
+        ("A", "INSERT INTO line (invoice_id, price) VALUES (?, ?)", (1, 5)),
+        ("A", COMMIT),
+        ("B", "UPDATE invoice SET total = ?, open = ? WHERE id = ?", (10, False, 1)),
+        ("B", COMMIT),
+    )
+    assert named(run, judged("invoice")).anomaly is Anomaly.PHANTOM_INSERT
+
+
+# --- write skew, pieces, reads --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", ["SELECT count(*) FROM shift WHERE on_call = 1",
+                                  "SELECT name FROM shift WHERE on_call = 1",
+                                  "SELECT sum(on_call) FROM shift"],
+                         ids=["count", "rows", "sum"])  # fmt: skip
+def test_two_who_each_read_what_the_other_wrote_are_a_write_skew(dialect: str, look: str) -> None:
+    off = "UPDATE shift SET on_call = 0 WHERE name = ?"
+    run = history(
+        dialect,
+        ("A", look, None, gave("count", (2,))),
+        ("B", look, None, gave("count", (2,))),
+        ("A", off, ("alice",)),
+        ("B", off, ("bob",)),
+        ("A", COMMIT),
+        ("B", COMMIT),
+    )
+    found = named(run, judged("shift"))
+    assert (found.anomaly, found.severity) == (Anomaly.WRITE_SKEW, Severity.HIGH)
+    assert marks_of(run, found.anomaly, []) == {0: "before B's write", 1: "before A's write"}
+
+
+def test_a_write_skew_over_two_tables(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", "SELECT open FROM gate WHERE id = 1", None, gave("open", (True,))),
+        ("B", "SELECT loaded FROM truck WHERE id = 1", None, gave("loaded", (False,))),
+        ("A", "UPDATE truck SET loaded = ? WHERE id = 1", (True,)),
+        ("B", "UPDATE gate SET open = ? WHERE id = 1", (False,)),
+        ("A", COMMIT),
+        ("B", COMMIT),
+    )
+    assert named(run, judged("gate", "truck")).anomaly is Anomaly.WRITE_SKEW
+
+
+PAY = "UPDATE account SET cents = cents + ? WHERE id = ?"
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        ("SELECT sum(cents) FROM account", None, gave("sum", (70,))),
+        ("UPDATE account SET cents = 0", None, {}),
+        ("SELECT id, cents FROM account", None, gave("id cents", (1, 70), (2, 100))),
+    ],
+    ids=["sum", "write", "rows"],
+)
+def test_who_comes_between_two_transactions_of_one_operation(
+    dialect: str, between: tuple[Any, ...]
+) -> None:
+    run = history(
+        dialect,
+        ("A", PAY, (-30, 1)),
+        ("A", COMMIT),
+        ("B", *between),
+        ("B", COMMIT),
+        ("A", PAY, (30, 2)),
+        ("A", COMMIT),
+    )
+    found = named(run, judged("account"))
+    assert (found.anomaly, found.severity) == (Anomaly.TORN_STEPS, Severity.MEDIUM)
+    assert marks_of(run, found.anomaly, [])[2] == "between A's steps"
+
+
+@pytest.mark.parametrize("again", [READ, "SELECT sum(on_hand) FROM stock", "SELECT * FROM stock"],
+                         ids=["same", "sum", "all"])  # fmt: skip
+def test_one_moment_read_twice(dialect: str, again: str) -> None:
+    parameters = (1,) if "?" in again else None
+    run = history(
+        dialect,
+        ("B", READ, (1,), HUNDRED),
+        ("A", SET, (20, 1)),
+        ("A", COMMIT),
+        ("B", again, parameters, gave("on_hand", (20,))),
+        ("B", COMMIT),
+    )
+    found = named(run, judged(answers=True))
+    assert (found.anomaly, found.severity) == (Anomaly.NON_REPEATABLE_READ, Severity.LOW)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_an_answer_that_no_step_explains_is_stale(dialect: str, count: int) -> None:
+    run = history(dialect, *[("A", READ, (1,), HUNDRED)] * count, ("B", "SELECT * FROM other"))
+    found = named(run, judged(answers=True))
+    assert (found.anomaly, found.severity) == (Anomaly.STALE_ANSWER, Severity.LOW)
+
+
+# --- by the outcome -------------------------------------------------------------------------
+
+
+def test_a_dirty_read_is_only_possible_on_sqlite(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("B", "PRAGMA read_uncommitted = 1" if dialect == "sqlite" else "SET x = 1"),
+        ("A", "BEGIN"),
+        ("A", SET, (20, 1)),
+        ("B", READ, (1,), gave("id on_hand", (1, 20))),
+        ("B", "INSERT INTO report (n) VALUES (20)"),
+        ("A", "ROLLBACK"),
+    )
+    found = named(run, judged("report")).anomaly
+    assert (found is Anomaly.DIRTY_READ) == (dialect == "sqlite")
+
+
+@pytest.mark.parametrize("sql", ["PRAGMA read_uncommitted = 0", "PRAGMA journal_mode", "BEGIN"])
+def test_no_dirty_read_where_it_was_not_asked_for(dialect: str, sql: str) -> None:
+    run = history(
+        dialect,
+        ("B", sql),
+        ("A", "BEGIN"),
+        ("A", SET, (20, 1)),
+        ("B", READ, (1,), HUNDRED),
+        ("A", COMMIT),
+    )
+    assert named(run, judged("report")).anomaly is not Anomaly.DIRTY_READ
+
+
+def failing(state: str | None, error: str = "OperationalError") -> list[Answer]:
+    return [
+        Answer([Reply("POST /", 200)]),
+        Answer([Reply("POST /", 500, error=error, message="no", sqlstate=state)]),
+    ]
+
+
+@pytest.mark.parametrize("state", ["40001", "SQLITE_BUSY", None])
+def test_what_the_database_refused_are_aborts(dialect: str, state: str | None) -> None:
+    run = history(
+        dialect,
+        ("A", SET, (20, 1)),
+        ("B", SET, (20, 1), {"error": "OperationalError: no", "sqlstate": state}),
+        answers=failing(state),
+    )
+    found = named(run, judged(kind="aborts"))
+    assert (found.anomaly, found.severity) == (Anomaly.ABORTS, Severity.LOW)
+    assert found.summary.startswith("B was refused")
+    assert found.sources == ("app.py:2",)
+
+
+@pytest.mark.parametrize("deadlocked", [True, False])
+def test_a_deadlock_is_told_from_other_aborts(dialect: str, deadlocked: bool) -> None:
+    state = None if deadlocked else "40P01"
+    run = history(
+        dialect,
+        ("A", SET, (20, 1)),
+        ("B", SET, (20, 2), {"error": "deadlock detected", "sqlstate": state}),
+        answers=failing(state),
+        deadlocked=deadlocked,
+    )
+    assert named(run, judged(kind="aborts")).anomaly is Anomaly.DEADLOCK
+
+
+@pytest.mark.parametrize("error", ["IntegrityError", "KeyError", "StaleDataError"])
+def test_another_failure_is_an_error(dialect: str, error: str) -> None:
+    run = history(
+        dialect,
+        ("A", LOOK, ("m@x",), NONE),
+        ("B", LOOK, ("m@x",), NONE),
+        ("A", ADD, ("m@x",)),
+        ("B", ADD, ("m@x",), {"error": f"{error}: no"}),
+        answers=failing(None, error),
+    )
+    found = named(run, judged(kind="error"))
+    assert (found.anomaly, found.severity) == (Anomaly.ERROR, Severity.LOW)
+    assert error in found.summary
+
+
+@pytest.mark.parametrize("name_", ["the invariant total is broken", "the invariant x is broken"])
+def test_a_broken_rule_alone_is_an_invariant(dialect: str, name_: str) -> None:
+    run = history(dialect, ("A", SET, (20, 1)), ("B", TAKE, (20, 1)))
+    found = named(run, Judgement("race", (name_,), broken=(name_,)))
+    assert (found.anomaly, found.severity, found.summary) == (
+        Anomaly.INVARIANT,
+        Severity.HIGH,
+        name_,
+    )
+
+
+# --- odd input ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        (("A", "what is this"), ("B", "nor this")),
+        (("A", ""), ("B", ";;")),
+        (("A", "SELECT", None, {"rows": [(1, 2)], "columns": ("a",)}), ("B", "UPDATE")),
+        (("A", READ, {"odd": object()}, HUNDRED), ("B", SET, "text")),
+        (("A", "COMMIT"), ("B", "ROLLBACK"), ("A", "COMMIT")),
+        (("A", SET, (b"\x00" * 99, float("nan"))), ("B", SET, ("\ud800", None))),
+    ],
+    ids=["none", "opaque", "empty", "cut", "parameters", "ends", "values"],
+)
+@pytest.mark.parametrize("kind", ["race", "aborts", "error"])
+def test_odd_runs_get_a_name_too(dialect: str, lines: tuple[Any, ...], kind: str) -> None:
+    run = history(dialect, *lines)
+    found = name(run, judged("stock", kind=kind), [])
+    assert found.summary and explanation(found.anomaly)
+
+
+def test_a_thousand_statements_are_named_in_time(dialect: str) -> None:
+    noise = [
+        (who, f"SELECT id FROM t{number % 40} WHERE id = ?", (number,))
+        for number in range(500)
+        for who in "AB"
+    ]
+    run = history(
+        dialect,
+        *noise,
+        ("A", READ, (1,), HUNDRED),
+        ("B", READ, (1,), HUNDRED),
+        ("A", SET, (20, 1)),
+        ("A", COMMIT),
+        ("B", SET, (20, 1)),
+        ("B", COMMIT),
+    )
+    assert named(run, judged("stock")).anomaly is Anomaly.LOST_UPDATE
+
+
+def test_tables_that_the_schema_does_not_have_are_left_out(dialect: str) -> None:
+    run = history(dialect, ("A", "UPDATE a_view SET n = 1"), ("B", "SELECT * FROM a_view"))
+    schema = Schema({"stock": Table("stock", ())})
+    assert named(run, judged("stock"), schema=schema).tables == ()
+
+
+def test_marks_are_kept_for_each_of_three(dialect: str) -> None:
+    reads = [(who, READ, (1,), HUNDRED) for who in "ABC"]
+    writes = [(who, sql, args) for who in "ABC" for sql, args in ((SET, (20, 1)), (COMMIT, None))]
+    run = history(dialect, *reads, *writes)
+    marks = marks_of(run, Anomaly.LOST_UPDATE, [])
+    assert marks[5] == "overwrites A" and marks[7] == "overwrites B"
+
+
+def test_every_name_is_explained(dialect: str) -> None:
+    assert all(explanation(anomaly).endswith(".") for anomaly in Anomaly)
