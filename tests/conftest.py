@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from valkey.asyncio import Valkey
 
 from tests.support.lock import locked
@@ -17,6 +18,12 @@ from tests.support.pg_server import PgServer
 from tests.support.valkey_server import DATABASES, ValkeyServer
 
 SEED = pytest.StashKey[int]()
+
+# A machine that is busy says nothing about what a test shows.
+settings.register_profile(
+    "steady", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 def find_chromium() -> str | None:
