@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import httpx
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 PASSWORD = "crowd"
 LIVE_S_MAX = 1.0
@@ -15,6 +15,7 @@ LIVE_S_MAX = 1.0
 ATTEMPTS = 5
 """How often that is tried: on a machine that does much else, one in time is enough."""
 WAIT_MS = 10_000
+expect.set_options(timeout=15_000)
 LAUNCH_ARGS = [
     "--no-sandbox",
     "--disable-gpu",

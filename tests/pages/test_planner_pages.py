@@ -29,6 +29,8 @@ _CHECK = """async ([texts, limits]) => {
 DARK = 6
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 QUICK = {"latency_s": 0.05, "outage": False, "rate_429": 0.0, "hang_rate": 0.0}
+WATCHABLE = {**QUICK, "latency_s": 1.0, "latency_sigma": 0.05}
+"""A plan in three rounds of a second; a browser that waits looks once a second."""
 SLOW = {**QUICK, "latency_s": 600.0, "latency_sigma": 0.0, "latency_s_max": 600.0}
 
 
@@ -108,7 +110,7 @@ def test_a_visitor_is_sent_to_the_login_and_back(desk: OpenDesk) -> None:
 
 
 def test_from_the_form_over_live_progress_to_the_plan(desk: OpenDesk, site: Site) -> None:
-    site.behave(latency_s=0.25, latency_sigma=0.05)
+    site.behave(**WATCHABLE)
     page = desk("sales").open("/planner/new")
     expect(page.locator("#quota-said")).to_have_text("5 of 5 plans left today")
     fill_in(page)
@@ -292,7 +294,7 @@ def test_a_running_job_is_cancelled_and_its_unit_comes_back(
 def test_a_reload_in_the_middle_shows_what_is_written_and_goes_on(
     desk: OpenDesk, site: Site, office: Office
 ) -> None:
-    site.behave(latency_s=0.25, latency_sigma=0.05)
+    site.behave(**WATCHABLE)
     job_id = office.ask("admin")
     page = desk("admin").open(f"/planner/jobs/{job_id}")
     expect(page.locator("#sections li[data-state=done]")).not_to_have_count(0, timeout=15_000)
@@ -306,7 +308,7 @@ def test_a_page_whose_server_goes_away_says_so_and_goes_on(
 ) -> None:
     database = prepared(tmp_path)
     with running_site(database) as site, Office(site.base_url) as office:
-        site.behave(latency_s=0.3, latency_sigma=0.05)
+        site.behave(**WATCHABLE)
         job_id = office.ask("admin")
         window = Desk(browser, site.base_url, office, "admin")
         page = window.open(f"/planner/jobs/{job_id}")
