@@ -43,7 +43,10 @@ def crawl():
         tell("alive", runs=number)
 
 trouble("start")
-tell("plan", groups=pairs, target="shop", database="sqlite:///x", operations=["a", "b"])
+os.makedirs("crowdsafe-find-copy", exist_ok=True)
+working = "sqlite:///" + os.path.abspath("crowdsafe-find-copy/x.db")
+about = {"target": "shop", "database": "sqlite:///x", "operations": ["a", "b"]}
+tell("plan", working=working, groups=pairs, **about)
 for name in sorted({"ab"[number] for pair in pairs for number in pair}):
     tell("recording", operation=name)
     trouble(name)
@@ -152,6 +155,13 @@ def test_an_operation_that_crashes_alone_takes_its_pairs(supervised: Any) -> Non
 def test_a_start_that_fails_is_an_error(supervised: Any, do: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         supervised(at="start", do=do)
+
+
+def test_the_copy_of_a_dead_process_is_removed(supervised: Any) -> None:
+    supervised()
+    assert Path("crowdsafe-find-copy").exists()
+    supervised(at="last", do="os._exit(1)")
+    assert not Path("crowdsafe-find-copy").exists()
 
 
 def test_a_death_after_all_was_found_costs_nothing(supervised: Any) -> None:

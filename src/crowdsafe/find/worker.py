@@ -149,7 +149,7 @@ def work(job: dict[str, Any], tell: _Teller) -> None:
 def _job(job: dict[str, Any]) -> Job:
     """The session's job; the database is the scenario's own where none was named."""
     values = {key: value for key, value in job.items() if key not in {"self_only", "token"}}
-    file = source_file(values["target"])
+    file = None if values["operations"] else source_file(values["target"])
     values["database"] = values["database"] or (database_named_in(file) if file else None)
     if not values["database"]:
         raise ConfigError(
