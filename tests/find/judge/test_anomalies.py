@@ -167,6 +167,7 @@ def test_a_state_moved_twice_is_a_double_transition(
     )
     found = named(run, judged("pay"))
     assert (found.anomaly, found.severity) == (Anomaly.DOUBLE_TRANSITION, Severity.HIGH)
+    assert found.tables == ("leave", "pay")
     assert f"leave.{column}" in found.summary
     assert marks_of(run, found.anomaly, [])[5] == "moved by A already"
 

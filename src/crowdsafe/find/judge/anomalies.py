@@ -121,7 +121,7 @@ def _name(run: Run, judgement: Judgement, serial: Sequence[Run], analyse: Analys
     return Named(
         pattern.anomaly,
         _severity(pattern, only_answers),
-        _tables(pattern),
+        _tables(pattern, judgement.tables),
         _sources(pattern.read, pattern.missed, pattern.acted),
         _summary(pattern),
         pattern,
@@ -295,9 +295,10 @@ def _contended(events: Sequence[Event]) -> tuple[str, ...]:
     )
 
 
-def _tables(pattern: Pattern) -> tuple[str, ...]:
-    other = sorted((pattern.acted.writes & pattern.missed.statement.tables) - {pattern.table})
-    return (pattern.table, *other)
+def _tables(pattern: Pattern, differing: Sequence[str] = ()) -> tuple[str, ...]:
+    """The table that the race is on first, then those that came out wrong because of it."""
+    other = {*differing, *(pattern.acted.writes & pattern.missed.statement.tables)}
+    return (pattern.table, *sorted(other - {pattern.table}))
 
 
 def _sources(*events: Event) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ EXIT_FOUND = 1
 EXIT_UNSURE = 2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Report:
     """Everything that one call of ``find`` has to say.
 
@@ -57,6 +57,10 @@ class Report:
         tried = self.between(*names)
         bad = {Verdict.RACE, Verdict.INCONCLUSIVE}
         return bool(tried) and all(finding.verdict not in bad for finding in tried)
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(finding.verdict.value for finding in self.findings[:20])
+        return f"<Report on {self.target}: {verdicts or 'nothing'}>"
 
     def __str__(self) -> str:
         from crowdsafe.find.report.terminal import render

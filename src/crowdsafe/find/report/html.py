@@ -20,7 +20,7 @@ from crowdsafe.find.report.words import (
     duration,
     legend,
     letter,
-    one_line,
+    said,
     title,
     together,
 )
@@ -113,9 +113,7 @@ def _article(number: int, finding: Finding) -> Iterator[str]:
     yield f'<div class="what"><p class="told">{_safe(finding.summary)}</p>'
     yield f"<p>{_safe(explanation(finding.anomaly))}</p>"
     if finding.differences:
-        items = "".join(
-            f"<li>{_safe(one_line(each, 400))}</li>" for each in finding.differences[:8]
-        )
+        items = "".join(f"<li>{_safe(said(each))}</li>" for each in finding.differences[:8])
         yield f"<ul>{items}</ul>"
     yield "</div>"
     scene = scene_of(finding)

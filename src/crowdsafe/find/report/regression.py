@@ -100,7 +100,7 @@ class _Case:
             "    report = find(",
             *(f"        {argument}," for argument in self._arguments(listed)),
             "    )",
-            f"    assert report.no_race_between({', '.join(tried)}), report",
+            f"    assert report.no_race_between({', '.join(tried)}), str(report)",
             "",
         ]
         return "\n".join(lines)

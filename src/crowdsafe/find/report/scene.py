@@ -160,8 +160,8 @@ class _Builder:
         prefix = "" if self.one_table else f"{table}."
         match statement.verb:
             case Verb.INSERT:
-                into = "inserts" if self.one_table else f"inserts into {table}:"
-                return f"{into} {self._values(event.sets, '', ' = ') or 'a row'}"
+                values = self._values(event.sets, "", " ") or "a row"
+                return f"inserts {values}" if self.one_table else f"inserts {table} ({values})"
             case Verb.UPDATE:
                 if step.rowcount == 0:
                     return f"changes no row of {table}"

@@ -23,6 +23,7 @@ from crowdsafe.find.report.words import (
     cut,
     duration,
     one_line,
+    said,
     title,
     together,
 )
@@ -74,6 +75,9 @@ def show_finding(finding: Finding, console: Console) -> None:
         return
     for part in _story(finding, console):
         console.print(part)
+    if finding.token:
+        _say(console, "\nSee it again:", indent=2)
+        console.print(Text(f"  crowdsafe replay {finding.token}"), soft_wrap=True)
     console.print()
 
 
@@ -87,14 +91,10 @@ def _story(finding: Finding, console: Console) -> Iterator[Padding | Text]:
         yield _indented(explanation(anomaly), "dim")
     yield _indented(clean(finding.summary))
     for difference in finding.differences[:6]:
-        yield _indented(f"- {one_line(difference, 300)}")
+        yield _indented(f"- {said(difference)}")
     yield from _diagram(finding, console)
     yield from _outcomes(finding)
     yield from _cures(finding)
-    if finding.token:
-        yield Text("")
-        yield _indented("See it again:")
-        yield Text(f"  crowdsafe replay {finding.token}", no_wrap=True, overflow="ignore")
 
 
 def _diagram(finding: Finding, console: Console) -> Iterator[Padding | Text]:

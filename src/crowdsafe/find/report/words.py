@@ -21,6 +21,7 @@ __all__ = [
     "letter",
     "one_line",
     "order_words",
+    "said",
     "short_name",
     "title",
     "together",
@@ -29,6 +30,7 @@ __all__ = [
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\ufffe\uffff]"
 )
+_OPERATION = re.compile(r"\boperation (\d{1,2})\b")
 _SPACES = re.compile(r"\s+")
 _TEXT_MAX = 20_000
 
@@ -47,6 +49,12 @@ def cut(text: str, length: int) -> str:
 def one_line(text: str, length: int) -> str:
     """Clean text in one line, at most so long."""
     return cut(_SPACES.sub(" ", clean(text[: length * 4])).strip(), length)
+
+
+def said(difference: str, length: int = 400) -> str:
+    """A difference in one line, with its operations called as the diagram calls them."""
+    lettered = _OPERATION.sub(lambda found: letter(int(found[1]) - 1), difference[: length * 4])
+    return one_line(lettered, length)
 
 
 def as_text(value: Any, length: int = 200) -> str:
