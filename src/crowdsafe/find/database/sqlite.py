@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.database.schema import Schema
-from crowdsafe.find.database.sqlite_file import PagedFile, copy_database, open_plain
+from crowdsafe.find.database.sqlite_file import PagedFile, check_database, copy_database, open_plain
 from crowdsafe.find.database.sqlite_locks import SqliteLocks
 from crowdsafe.find.database.sqlite_tables import read_schema, read_state
 from crowdsafe.find.gates.redirect import Redirect, sqlite_file
@@ -45,6 +45,7 @@ class SqliteDatabase:
         self._before = Path(original + ".before-crowdsafe")
         if in_place:
             self._working = original
+            check_database(original, original)
             self._save_original()
         else:
             self._folder = _new_folder(Path(original))
@@ -89,7 +90,7 @@ class SqliteDatabase:
         return read_state(self._connection, self.schema(), tables)
 
     def perturb(self, by: int = 1000) -> None:
-        """Move the counters of AUTOINCREMENT tables on.
+        """Move the counters of AUTOINCREMENT tables on, each by an amount of its own.
 
         A plain INTEGER PRIMARY KEY has no counter: SQLite gives it the largest id in the table
         and 1, so two runs of the same order give the same ids, and such ids look stable. That
@@ -100,13 +101,14 @@ class SqliteDatabase:
             "SELECT name FROM sqlite_master WHERE type = 'table' "
             "AND sql LIKE '%autoincrement%' COLLATE NOCASE"
         )]  # fmt: skip
-        for name in names:
+        for place, name in enumerate(names):
+            step = by + 7 * place
             changed = self._connection.execute(
-                "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?", (by, name)
+                "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?", (step, name)
             ).rowcount
             if not changed:
                 self._connection.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, by)
+                    "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, step)
                 )
 
     def set_isolation(self, level: str | None) -> None:
