@@ -101,8 +101,10 @@ async def _ask(
     try:
         answer = await run()
     except BaseException as error:
+        trip.link.in_transaction = protocol.is_in_transaction()
         trip.failed(error)
         raise
+    trip.link.in_transaction = protocol.is_in_transaction()
     told(trip, answer)
     return answer
 

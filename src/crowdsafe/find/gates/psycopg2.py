@@ -89,8 +89,10 @@ def _ask(connection: Any, sql: Any, parameters: Any, run: Callable[[], Any], cur
     try:
         answer = run()
     except BaseException as error:
+        trip.link.in_transaction = connection.get_transaction_status() in {2, 3}
         trip.failed(error)
         raise
+    trip.link.in_transaction = connection.get_transaction_status() in {2, 3}
     if cursor is None:
         trip.ended()
     else:

@@ -86,8 +86,10 @@ def _wait(original: Any, redirect: Redirect) -> Any:
             if self._pipeline:
                 original(self, self._pipeline._fetch_gen(flush=True))
         except BaseException as error:
+            _note_transaction(self, trip)
             trip.failed(error)
             raise
+        _note_transaction(self, trip)
         answered(self, trip, answer)
         return answer
 
@@ -107,12 +109,19 @@ def _wait_async(original: Any, redirect: Redirect) -> Any:
             if self._pipeline:
                 await original(self, self._pipeline._fetch_gen(flush=True))
         except BaseException as error:
+            _note_transaction(self, trip)
             trip.failed(error)
             raise
+        _note_transaction(self, trip)
         answered(self, trip, answer)
         return answer
 
     return wait
+
+
+def _note_transaction(connection: Any, trip: Trip) -> None:
+    status = connection.pgconn.transaction_status
+    trip.link.in_transaction = None if connection._pipeline else status in {2, 3}
 
 
 def _close(original: Any) -> Any:
