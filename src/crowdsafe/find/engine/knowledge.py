@@ -69,7 +69,7 @@ class Knowledge:
         if statement.locks_rows or statement.verb is Verb.LOCK:
             locks = statement.tables
         write = Mode.LOCK
-        if self._only_adds(statement):
+        if self._only_adds(statement, sql, parameters):
             write = Mode.ADD
             self._added |= statement.writes
         touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(locks, (write, rows))
@@ -82,8 +82,9 @@ class Knowledge:
         """Take in a run; True when the dependencies have to be looked at anew."""
         known = len(self._not_adding) + len(self._unknown)
         for grant in grants:
-            fails = grant.step.error is not None or bool(grant.step.waited_for)
-            if fails and self._only_adds(grant.statement):
+            step = grant.step
+            fails = step.error is not None or bool(step.waited_for)
+            if fails and self._only_adds(grant.statement, step.sql, step.parameters):
                 self._not_adding.add(grant.statement.text)
             self._read |= grant.statement.reads
         for place, grant in enumerate(grants):
@@ -93,7 +94,7 @@ class Knowledge:
         self._added -= spoiled
         return bool(spoiled) or known != len(self._not_adding) + len(self._unknown)
 
-    def _only_adds(self, statement: Statement) -> bool:
+    def _only_adds(self, statement: Statement, sql: str, parameters: Any) -> bool:
         if statement.verb is not Verb.INSERT or len(statement.writes) != 1:
             return False
         (name,) = statement.writes
@@ -105,7 +106,7 @@ class Knowledge:
             and not statement.on_conflict
             and not table.unique
             and not table.has_triggers
-            and _key_is_made(table, statement)
+            and _key_is_made(table, values_of(statement, sql, parameters))
         )
 
     def _touch_keys(self, statement: Statement, touch: dict[str, tuple[Mode, Rows]]) -> None:
@@ -152,12 +153,12 @@ def _explained(before: Sequence[Grant], grant: Grant, who: int) -> bool:
     return any(dependent(whole_touch(one), touch) for one in before if one.operation == who)
 
 
-def _key_is_made(table: Table, statement: Statement) -> bool:
-    if len(table.primary_key) != 1 or statement.columns_written is None:
+def _key_is_made(table: Table, values: Mapping[str, str]) -> bool:
+    """Whether the database makes the key of what is inserted; ``values`` are those given."""
+    if len(table.primary_key) != 1 or not values:
         return False
     (key,) = table.primary_key
-    made = any(column.name == key and column.generated for column in table.columns)
-    return made and (table.name, key) not in statement.columns_written
+    return key not in values and any(c.name == key and c.generated for c in table.columns)
 
 
 def _is_confined(table: Table, statement: Statement) -> bool:
