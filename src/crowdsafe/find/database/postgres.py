@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
 
 from crowdsafe.errors import ConfigError
-from crowdsafe.find.database.postgres_catalog import Catalogue, read_catalogue
+from crowdsafe.find.database.postgres_catalog import Catalogue, Relation, read_catalogue
 from crowdsafe.find.database.postgres_copy import (
     connect_side,
     drop_copy,
@@ -13,7 +13,7 @@ from crowdsafe.find.database.postgres_copy import (
     parse_address,
 )
 from crowdsafe.find.database.postgres_locks import PostgresLocks
-from crowdsafe.find.database.postgres_rows import read_tables
+from crowdsafe.find.database.postgres_rows import changes_query, rows_query, run_queries
 from crowdsafe.find.database.postgres_snapshot import Snapshot
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.gates.redirect import Redirect
@@ -50,11 +50,17 @@ class PostgresDatabase:
             host=params.get("host", ""),
             port=int(params.get("port", "5432")),
         )
-        self._side = connect_side(self._address)
-        self._watch = connect_side(self._address)
-        self.locks = PostgresLocks(self._watch)
-        self._snapshot = Snapshot(self._side)
-        self._unchanged: dict[str, Rows] = {}
+        self._closing = contextlib.ExitStack()
+        if not in_place:
+            self._closing.callback(drop_copy, self._address)
+        with contextlib.ExitStack() as undo:
+            undo.push(self._closing)
+            self._side = self._closing.enter_context(connect_side(self._address))
+            self._watch = self._closing.enter_context(connect_side(self._address))
+            self.locks = PostgresLocks(self._watch)
+            self._snapshot = Snapshot(self._side, in_place=in_place)
+            undo.pop_all()
+        self._unchanged: dict[int, Rows] = {}
 
     def schema(self) -> Schema:
         return self._catalogue().schema
@@ -64,45 +70,106 @@ class PostgresDatabase:
         self._unchanged = {}
 
     def restore(self, tables: frozenset[str] | None = None) -> None:
-        ended = self._snapshot.restore()
-        self._note_ended(ended)
+        """Back to what was kept, in whichever tables were written: ``tables`` is not needed.
+
+        A session that sits in a transaction that has written is ended, and so is, after 200 ms,
+        any that is in the way; ``notes`` says so. Raises ConfigError when that does not help.
+        """
+        import psycopg
+
+        try:
+            try:
+                ended = self._snapshot.restore()
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                self._note_ended(len(self._end_all_in_the_way()))
+                ended = self._snapshot.restore()
+        except psycopg.Error as error:
+            raise ConfigError(
+                f"the database cannot be put back to what it was ({error}): does something else "
+                "than the target work on it? A superuser's URL helps against constraints"
+            ) from error
+        self._note_ended(len(ended))
 
     def read(self, tables: frozenset[str] | None = None) -> State:
-        return read_tables(self._side, self._catalogue().relations, tables)
+        """The rows now. Of a table with more than 500 rows (and a primary key) only those that
+        differ from what was kept, a deleted one as its key with all other columns None.
+
+        Rows of tables that were not written are read once and given again: do not change them.
+        """
+        taken = self._snapshot.tables
+        if not taken:
+            return run_queries(
+                self._side,
+                [(r, rows_query(r)) for r in self._catalogue().relations if _in(r, tables)],
+            )
+        wanted = [one for one in taken if _in(one.relation, tables)]
+        written = self._snapshot.written()
+        queries = [
+            (one.relation, changes_query(one) if one.large else rows_query(one.relation))
+            for one in wanted
+            if one.number in written or (one.number not in self._unchanged and not one.large)
+        ]
+        found = run_queries(self._side, queries) if queries else {}
+        state: State = {}
+        for one in wanted:
+            name, table = one.relation.table.name, one.relation.table
+            if one.number in written:
+                state[name] = found[name]
+            elif one.large:
+                state[name] = Rows(table.column_names, table.primary_key, [])
+            else:
+                state[name] = self._unchanged.setdefault(one.number, found.get(name, _NONE))
+        return state
 
     def perturb(self, by: int = 1000) -> None:
-        self._side.execute(_PERTURB, [by])
+        """Move all sequences on, within their bounds and each by an amount of its own: serial and
+        identity columns then differ, from before and from each other."""
+        self._snapshot.perturb(by)
 
     def set_isolation(self, level: str | None) -> None:
+        """Have each transaction that begins from now on, on open connections too, run at that
+        level, whatever the target asks for. Statements in autocommit keep their own."""
         if level is not None and level.lower() not in _LEVELS:
             raise ConfigError(f"{level!r} is no isolation level: use one of {sorted(_LEVELS)}")
         force_isolation(level)
 
     def close(self) -> None:
         force_isolation(None)
-        if self._in_place:
-            self._snapshot.restore()
-            self._snapshot.drop()
-        self._side.close()
-        self._watch.close()
-        if not self._in_place:
-            drop_copy(self._address)
+        with self._closing:
+            if self._in_place:
+                self.restore()
+                self._snapshot.drop()
 
     def _catalogue(self) -> Catalogue:
         if not self._snapshot.tables:
             self._snapshot.catalogue = read_catalogue(self._side)
         return self._snapshot.catalogue
 
-    def _note_ended(self, pids: list[Any]) -> None:
-        if pids and len(self.notes) < 20:
+    def _end_all_in_the_way(self) -> list[int]:
+        """End every other session that is in a transaction, and roll back prepared ones."""
+        ours = [self._side.info.backend_pid, self._watch.info.backend_pid]
+        rows = self._watch.execute(_END, [ours]).fetchall()
+        for (gid,) in self._watch.execute(_PREPARED).fetchall():
+            self._watch.execute("ROLLBACK PREPARED '" + gid.replace("'", "''") + "'")
+        return [pid for (pid,) in rows]
+
+    def _note_ended(self, sessions: int) -> None:
+        if sessions and len(self.notes) < _NOTES_MAX:
             self.notes.append(
-                f"{len(pids)} connection(s) were left with an open transaction that had written "
-                "(ended by the finder): commit, roll back or close it"
+                f"{sessions} connection(s) were left in an open transaction by an operation, and "
+                "ended by the finder: commit, roll back or close them"
             )
 
 
-_PERTURB = b"""
-SELECT setval(oid, greatest(low, least(high,
-           coalesce(pg_sequence_last_value(oid), value) + %s::bigint * increment)))
-FROM crowdsafe_find.sequences
+def _in(relation: Relation, tables: frozenset[str] | None) -> bool:
+    return tables is None or relation.table.name in tables
+
+
+_NONE = Rows((), (), [])
+_NOTES_MAX = 20
+_END = b"""
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND xact_start IS NOT NULL AND NOT pid = ANY(%s)
+  AND backend_type = 'client backend' AND pg_terminate_backend(pid, 1000)
 """
+_PREPARED = b"SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"

@@ -84,6 +84,11 @@ class Relation:
     def sql(self) -> str:
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
+    @property
+    def rows_of(self) -> str:
+        """What to read, or delete from, for its own rows: not those of tables that inherit."""
+        return self.sql if self.parts else f"ONLY {self.sql}"
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:

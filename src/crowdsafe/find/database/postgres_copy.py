@@ -30,11 +30,13 @@ _LISTS = frozenset(
         "local_preload_libraries",
     }
 )
+# Restoring joins few keys with large tables: by index, whatever the planner does not know yet.
 _SIDE_OPTIONS = (
     "-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off"
     " -c synchronous_commit=off -c lock_timeout=200ms -c statement_timeout=0"
     " -c idle_in_transaction_session_timeout=0 -c search_path=pg_catalog"
     " -c datestyle=ISO -c timezone=UTC -c jit=off"
+    " -c enable_hashjoin=off -c enable_mergejoin=off"
 )
 
 
