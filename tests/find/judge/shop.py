@@ -101,6 +101,9 @@ class Shop:
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.chance.uniform(0, 2))
 
+    def run(self, operation: Order | Transfer) -> Reply:
+        return self.order(operation) if isinstance(operation, Order) else self.transfer(operation)
+
     def order(self, order: Order) -> Reply:
         account = self.tables["accounts"][order.account - 1]
         total = sum(order.quantities)
@@ -144,7 +147,8 @@ class Shop:
         source["balance"] -= transfer.amount
         target["balance"] += transfer.amount
         self.log(f"moved {transfer.amount} to {transfer.target}")
-        page = f"<p>Moved</p>\n<b>{source['balance']}</b>\n<i>csrf {self.chance.randbytes(20).hex()}</i>"
+        drawn = self.chance.randbytes(20).hex()
+        page = f"<p>Moved</p>\n<b>{source['balance']}</b>\n<i>csrf {drawn}</i>"
         return Reply("POST /transfer", 200, page)
 
     def log(self, words: str) -> None:
@@ -189,10 +193,7 @@ def play(
         if number in left_out:
             continue
         operation = operations[number]
-        if isinstance(operation, Order):
-            reply = shop.order(operation)
-        else:
-            reply = shop.transfer(operation)
+        reply = shop.run(operation)
         refused = reply.status is not None and reply.status >= 400
         answers[number] = Answer([reply], 0 if refused else None)
     schedule = tuple((number, 1) for number in order)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from crowdsafe.find.judge import Oracle
@@ -22,7 +22,8 @@ ORDERS = st.builds(
 )
 TRANSFERS = st.builds(Transfer, source=st.just(1), target=st.just(2), amount=st.integers(1, 120))
 OPERATIONS = st.lists(ORDERS | TRANSFERS, min_size=2, max_size=3)
-SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
+PHASES = [Phase.explicit, Phase.generate]
+SETTINGS = settings(max_examples=30, deadline=None, derandomize=True, phases=PHASES)
 
 
 def taught(

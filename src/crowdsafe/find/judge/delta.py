@@ -9,7 +9,7 @@ from typing import Any
 
 from crowdsafe.find.model import Rows, State
 
-__all__ = ["Change", "Delta", "delta_of"]
+__all__ = ["Change", "Delta", "delta_of", "frozen"]
 
 Row = tuple[Any, ...]
 
@@ -73,25 +73,39 @@ def delta_of(state: State, base: State) -> Delta:
 
 
 def _changes(table: str, now: Rows, old: Rows) -> list[Change]:
-    places = _places(now)
     if old.columns != now.columns:
         old = _reordered(old, now.columns)
+    places = _places(now)
+    ours, theirs = _hashable(now.rows), _hashable(old.rows)
+    made, gone = _difference(ours, theirs), _difference(theirs, ours)
     if not places:
-        return _without_key(table, now, old)
-    before = {tuple(row[place] for place in places): row for row in old.rows}
-    after = {tuple(row[place] for place in places): row for row in now.rows}
-    names = tuple(now.key)
-    changes = [
-        Change(table, now.columns, names, key, before.get(key), row)
-        for key, row in after.items()
-        if before.get(key) != row
-    ]
-    changes += [
-        Change(table, now.columns, names, key, row, None)
-        for key, row in before.items()
-        if key not in after
-    ]
-    return changes
+        counts = Counter(ours), Counter(theirs)
+        made, gone = (
+            list((counts[0] - counts[1]).elements()),
+            list((counts[1] - counts[0]).elements()),
+        )
+    names = tuple(now.key) if places else ()
+    before = {tuple(row[place] for place in places): row for row in gone} if places else {}
+    changes: list[Change] = []
+    for row in made:
+        key = tuple(row[place] for place in places)
+        was = before.pop(key, None) if places else None
+        changes.append(Change(table, now.columns, names, key, was, row))
+    left = before.items() if places else (((), row) for row in gone)
+    return changes + [Change(table, now.columns, names, key, row, None) for key, row in left]
+
+
+def _difference(rows: list[Row], others: list[Row]) -> list[Row]:
+    known = set(others)
+    return [row for row in rows if row not in known]
+
+
+def _hashable(rows: list[Row]) -> list[Row]:
+    try:
+        hash(tuple(rows))
+    except TypeError:
+        return [frozen(row) for row in rows]
+    return rows
 
 
 def _places(rows: Rows) -> Sequence[int]:
@@ -103,13 +117,6 @@ def _places(rows: Rows) -> Sequence[int]:
     if any(row[place] is None for row in rows.rows for place in places):
         return ()
     return places
-
-
-def _without_key(table: str, now: Rows, old: Rows) -> list[Change]:
-    before, after = Counter(map(frozen, old.rows)), Counter(map(frozen, now.rows))
-    made = [Change(table, now.columns, (), (), None, row) for row in (after - before).elements()]
-    gone = [Change(table, now.columns, (), (), row, None) for row in (before - after).elements()]
-    return made + gone
 
 
 def _reordered(rows: Rows, columns: tuple[str, ...]) -> Rows:

@@ -10,7 +10,7 @@ from typing import Any
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.canonical import is_refused
 from crowdsafe.find.judge.delta import Change, Delta
-from crowdsafe.find.judge.leaves import Leaves, Ref, Tree, domains_of, is_key, location_path
+from crowdsafe.find.judge.leaves import Leaves, Ref, Tree, domains_of, is_key, located
 from crowdsafe.find.judge.moments import Window
 from crowdsafe.find.judge.volatile import Domain, Habits, Path, aligned, paired, route
 from crowdsafe.find.model import Reply, Run
@@ -94,9 +94,12 @@ def _reply_pairs(one: Reply, two: Reply) -> Iterator[Pair]:
     yield from paired(path, one.body, two.body)
     heads = [{name.lower(): text for name, text in reply.headers.items()} for reply in (one, two)]
     if all("location" in head for head in heads):
-        where = [location_path(path, head["location"]) for head in heads]
-        if where[0] == where[1]:
-            yield where[0], heads[0]["location"], heads[1]["location"]
+        (where, ones, address), (there, twos, other) = (
+            located(path, head["location"]) for head in heads
+        )
+        if where == there:
+            yield from paired(where, ones, twos)
+            yield (*where, "address"), address, other
     if all("etag" in head for head in heads):
         yield (*path, "etag"), heads[0]["etag"], heads[1]["etag"]
 
@@ -129,7 +132,7 @@ def _int(value: Any) -> int:
         return -1
     if isinstance(value, int):
         return value
-    return int(value) if isinstance(value, str) and value.isdigit() and len(value) < 19 else -1
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else -1
 
 
 def _learn_noise(habits: Habits, path: Path, one: Tree, two: Tree) -> None:

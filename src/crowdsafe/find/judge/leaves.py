@@ -22,13 +22,14 @@ from crowdsafe.find.judge.names import is_id_name, tables_meant
 from crowdsafe.find.judge.volatile import Domain, Habits, Path, opened
 from crowdsafe.find.model import Reply
 
-__all__ = ["Leaves", "Ref", "Tree", "domains_of", "is_key", "location_path"]
+__all__ = ["Leaves", "Ref", "Tree", "domains_of", "is_key", "located"]
 
 Tree = Any
 """None, a plain value, a :class:`Ref`, or (kind, parts) of kind list, map, text or mask."""
 
 _ANYONE: Domain = ("", "")
 _DRAWN = re.compile(r"nextval|uuid|random|identity", re.IGNORECASE)
+_NUMBERS = re.compile(r"(?<=[/=])\d{1,18}(?=[/?&#.]|$)")
 _SEGMENTS = re.compile(r"(?<=/)[A-Za-z_]+(?=/|$)")
 _WORDS = re.compile(r"[\w\-]+|[^\w\s]")
 _PAGE_CHARS = 300
@@ -125,25 +126,25 @@ class Leaves:
         parts: list[tuple[Tree, Tree]] = [("body", self.tree(path, reply.body))]
         headers = {name.lower(): text for name, text in reply.headers.items()}
         if "location" in headers:
-            parts.append(
-                (
-                    "location",
-                    self.tree(location_path(path, headers["location"]), headers["location"]),
-                )
-            )
+            where, numbers, address = located(path, headers["location"])
+            parts.append(("location", self.tree((*where, "address"), address)))
+            parts.append(("numbers", self.tree(where, numbers)))
         etag = headers.get("etag", "").removeprefix("W/").strip('"')
         if etag and not is_opaque(etag):
             parts.append(("etag", self.tree((*path, "etag"), etag)))
         return ("map", tuple(parts))
 
     def tree(self, path: Path, value: Any) -> Tree:
-        """Any plain value; what is none goes by the name of its type."""
+        """Any plain value; what is none goes by the name of its type. A tuple has its order, a
+        list is a multiset."""
         value = opened(_plainer(value))
         if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, tuple):
+            value = {str(place): item for place, item in enumerate(value)}
         if isinstance(value, dict):
             return ("map", tuple(self._item(path, str(name), v) for name, v in value.items()))
-        if isinstance(value, list | tuple | set | frozenset):
+        if isinstance(value, list | set | frozenset):
             return ("list", tuple(self.tree((*path, "*"), item) for item in value))
         if isinstance(value, int):
             return self._number(path, value)
@@ -157,7 +158,7 @@ class Leaves:
 
     def _item(self, path: Path, name: str, value: Any) -> tuple[Tree, Tree]:
         """A member of a map, whose name may be an id too."""
-        if name in self.texts or (name.isdigit() and int(name) in self.numbers):
+        if name in self.texts or (name.isdecimal() and int(name) in self.numbers):
             return self._text((*path, "id"), name), self.tree((*path, "*"), value)
         return name, self.tree((*path, name), value)
 
@@ -167,29 +168,39 @@ class Leaves:
         home = self.home(path, value)
         if home is not None:
             return Ref(home, value)
+        if path not in self.habits.seen and self.window.is_about(value):
+            return MOMENT
         if path not in self.habits.volatile or self.habits.homes.get(path):
             return value
         return Ref(_ANYONE, value) if _is_drawn_number(value) else ("mask", "int")
 
-    def home(self, path: Path, value: int, *, in_text: bool = False) -> Domain | None:
-        """Whose new id a number is; None when it is none, or is business data. A number inside of
-        a text of which nothing was learned needs no name to be taken for an id."""
+    def home(self, path: Path, value: int) -> Domain | None:
+        """Whose new id a number is; None when it is none, or is business data.
+
+        Nobody's in particular, which compares only with what stands at the same path, when
+        neither names nor what was learned tell whose.
+        """
         owners = self.numbers.get(value)
         if not owners:
             return None
-        habits = self.habits
-        if path in habits.volatile:
-            owners = owners & habits.homes.get(path, frozenset(owners))
-        elif not (in_text or is_id_name(path)):
+        if path in self.habits.volatile:
+            owners = owners & self.habits.homes.get(path, frozenset(owners))
+            return self._one_of(owners, path) if owners else None
+        if not is_id_name(path):
             return None
-        elif path in habits.seen:
-            owners = owners - habits.moved
-        meant = None if in_text else tables_meant(path, self.schema.tables)
-        if meant is not None and (path not in habits.volatile or len(owners) > 1):
-            owners = {owner for owner in owners if owner[0] in meant}
-        if not owners:
-            return None
-        return next(iter(owners)) if len(owners) == 1 else _ANYONE
+        if path in self.habits.seen:
+            owners = owners - self.habits.moved
+        meant = tables_meant(path, self.schema.tables)
+        if meant is None:
+            return _nobody(path) if owners else None
+        owners = {owner for owner in owners if owner[0] in meant}
+        return self._one_of(owners, path) if owners else None
+
+    def _one_of(self, owners: set[Domain], path: Path) -> Domain:
+        if len(owners) > 1:
+            meant = tables_meant(path, self.schema.tables)
+            owners = {owner for owner in owners if meant and owner[0] in meant} or owners
+        return next(iter(owners)) if len(owners) == 1 else _nobody(path)
 
     def _text(self, path: Path, value: str | bytes) -> Tree:
         text = _plain(value)
@@ -202,7 +213,7 @@ class Leaves:
             return Ref(_ANYONE, text)
         if isinstance(value, bytes):
             return text
-        if text.isdigit() and len(text) < 19:
+        if text.isdecimal() and len(text) < 19:
             found = self._number(path, int(text))
             return text if found == int(text) else found
         return self._pieces(path, text)
@@ -210,7 +221,7 @@ class Leaves:
     def _pieces(self, path: Path, text: str) -> Tree:
         """A text with the times, ids and drawn values in it replaced; a page as a bag of words."""
         is_page = path[0] == "answer" and (len(text) > _PAGE_CHARS or "\n" in text)
-        cut = self.window.cut(text, anytime=path in self.habits.volatile)
+        cut = self.window.cut(text, else_too=self._further(path))
         if (
             cut is None
             and not is_page
@@ -234,14 +245,25 @@ class Leaves:
             return ("list", tuple(parts))
         return ("text", tuple(parts))
 
+    def _may_be_id(self, path: Path, value: int) -> bool:
+        """Of a number in a text. Ids that were moved on are known by the noise that they made."""
+        owners = self.numbers.get(value, set())
+        return bool(owners - self.habits.moved if path in self.habits.seen else owners)
+
+    def _further(self, path: Path) -> str:
+        """Which times outside of the window are taken for made by the run as well."""
+        if path in self.habits.volatile:
+            return "all"
+        return "none" if path in self.habits.seen else "odd"
+
     def _word(self, path: Path, before: str, word: str, is_page: bool) -> Tree:
         if (path, before) in self.habits.noise:
             return ("mask", "word")
         if len(word) >= _NODE_CHARS_MIN and _plain(word) in self.texts:
             return Ref(_ANYONE, _plain(word))
-        if word.isdigit() and len(word) < 19:
-            home = self.home(path, int(word), in_text=path not in self.habits.seen)
-            return word if home is None else Ref(home, int(word))
+        if word.isdecimal() and len(word) < 19:
+            nobody = ("", repr((path, before)))
+            return Ref(nobody, int(word)) if self._may_be_id(path, int(word)) else word
         if is_opaque(word) and (is_page or path in self.habits.volatile):
             return ("mask", "word")
         return word
@@ -272,6 +294,12 @@ def _is_drawn_number(value: int) -> bool:
     return not any(1e9 <= value / unit < 4e9 for unit in (1, 1e3, 1e6, 1e9))
 
 
-def location_path(path: Path, text: str) -> Path:
-    """``/orders/17`` holds the id of an order."""
-    return (*path, "location", *_SEGMENTS.findall(text), "id")
+def _nobody(path: Path) -> Domain:
+    return ("", repr(path))
+
+
+def located(path: Path, text: str) -> tuple[Path, list[int], str]:
+    """An address as where its numbers stand, the numbers, and the rest: in ``/orders/17`` stands
+    the id of an order."""
+    numbers = [int(number) for number in _NUMBERS.findall(text)]
+    return (*path, "location", *_SEGMENTS.findall(text), "id"), numbers, _NUMBERS.sub("#", text)

@@ -18,6 +18,8 @@ _UUID = re.compile(
     r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE
 )
 _OPAQUE = re.compile(r"[A-Za-z0-9_\-+/=.:~$!,|@]{16,}")
+_YEAR_S = 366 * 86_400.0
+_SECONDS = re.compile(r"\d\d:\d\d:(\d\d(?:\.\d+)?)")
 _WORD = re.compile(r"[a-z]{3,}|[A-Z][a-z]{2,}|\d+")
 _TEXTS_OF_TIME = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
@@ -57,15 +59,24 @@ class Window:
         }
         return value in days
 
-    def cut(self, text: str, *, anytime: bool = False) -> list[str] | None:
+    def is_about(self, value: float) -> bool:
+        """Whether it is a time within a year of this window, such as that of an expiry."""
+        return Window(self.start - _YEAR_S, self.end + _YEAR_S).has_number(value)
+
+    def cut(self, text: str, *, else_too: str = "none") -> list[str] | None:
         """The text with its times replaced, as pieces that alternate: text, time, text, ...
 
-        Only times of this window are, or all of them with ``anytime``. None when it holds none.
+        Those of this window are, and with ``else_too`` others: "all", or "odd" for such as are
+        told to a second that is not full, which no one sets by hand. None when it holds none.
         """
         pieces: list[str] = []
         done = 0
         for match in _TEXTS_OF_TIME.finditer(text):
-            token = MOMENT if anytime else self._token(match.group())
+            token = self._token(match.group())
+            if token is None and (
+                else_too == "all" or (else_too == "odd" and _is_odd(match.group()))
+            ):
+                token = MOMENT
             if token is not None:
                 pieces += [text[done : match.start()], token]
                 done = match.end()
@@ -91,6 +102,11 @@ class Window:
         return Window(self.start, self.end + 60).has_datetime(moment)
 
 
+def _is_odd(text: str) -> bool:
+    match = _SECONDS.search(text)
+    return match is not None and match.group(1).strip("0") != ""
+
+
 def _iso(text: str) -> str:
     """Python reads neither a blank before the zone nor a zone of hours alone."""
     text = text.replace(",", ".").replace("UTC", "Z")
@@ -107,7 +123,7 @@ def is_opaque(text: str) -> bool:
     """
     if plain_uuid(text) is not None:
         return True
-    if _OPAQUE.fullmatch(text) is None or text.isdigit():
+    if _OPAQUE.fullmatch(text) is None or text.isdecimal():
         return False
     if re.fullmatch(r"[0-9a-fA-F]{16,}", text):
         return len(set(text.lower())) >= 6

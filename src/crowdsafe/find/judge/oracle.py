@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crowdsafe.errors import ConfigError
@@ -33,6 +33,7 @@ Limits = tuple[int | None, ...]
 Key = tuple[tuple[int, ...], Limits]
 
 _DIFFERENCES_MAX = 8
+_NEVER = Window(1.0, 0.0)
 _BEFORE_S = 0.2
 _AFTER_S = 5.0
 
@@ -143,7 +144,8 @@ class Oracle:
         keys = [key for key in self._keys(refusals) if key in self._serial]
         if not keys:
             raise ValueError("no serial run was added that this run can be compared with")
-        outcome = self._outcome(self._see(run))
+        seen = self._see(run)
+        outcome = self._outcome(seen)
         refused = tuple(None if one is None else one.at for one in refusals)
         broken = self._broken(run)
         found: list[tuple[Key, Comparison]] = []
@@ -152,7 +154,23 @@ class Oracle:
             if comparison.equal:
                 return self._serial_judgement(key, refusals, refused, broken)
             found.append((key, comparison))
-        return self._race(found, refused, broken)
+        timeless = self._equal_but_for_moments(seen, keys)
+        if timeless is not None:
+            return self._serial_judgement(timeless, refusals, refused, broken)
+        return self._race(found, run, refused, broken)
+
+    def _equal_but_for_moments(self, seen: Seen, keys: list[Key]) -> Key | None:
+        """The serial order that is equal when no time is taken for one of the run.
+
+        A date that was there before (an appointment in a minute) is in the window of one run
+        and not in that of the next.
+        """
+        outcome = self._outcome(replace(seen, window=_NEVER))
+        for key in keys:
+            serial = self._outcome(replace(self._serial[key].seen, window=_NEVER))
+            if compare(outcome, serial, _limits(key, len(seen.run.answers))).equal:
+                return key
+        return None
 
     def _serial_judgement(
         self,
@@ -187,13 +205,16 @@ class Oracle:
         )
 
     def _race(
-        self, found: list[tuple[Key, Comparison]], refused: Limits, broken: tuple[str, ...]
+        self,
+        found: list[tuple[Key, Comparison]],
+        run: Run,
+        refused: Limits,
+        broken: tuple[str, ...],
     ) -> Judgement:
         key, nearest = min(found, key=lambda one: one[1].distance)
-        near = [
-            comparison for _, comparison in found if comparison.distance[0] == nearest.distance[0]
-        ]
-        words = [*broken, *nearest.words([other for other in near if other is not nearest], 8)]
+        near = [one for _, one in found if one.distance[0] == nearest.distance[0]]
+        words = [*broken, *self._all_done(run)]
+        words += nearest.words([other for other in near if other is not nearest], _DIFFERENCES_MAX)
         return Judgement(
             kind="race",
             differences=tuple(words[:_DIFFERENCES_MAX]),
@@ -206,6 +227,17 @@ class Oracle:
             tables=nearest.tables,
             broken=broken,
         )
+
+    def _all_done(self, run: Run) -> list[str]:
+        """That nobody was refused, where in each serial order somebody is."""
+        whole = [serial.seen.run for key, serial in self._serial.items() if set(key[1]) == {None}]
+        if any(refusals_of(run)) or not all(any(refusals_of(serial)) for serial in whole):
+            return []
+        last = [answer.replies[-1].status for answer in run.answers if answer.replies]
+        statuses = ", ".join(dict.fromkeys(str(status) for status in last if status is not None))
+        done = f"were answered {statuses}" if statuses else "succeeded"
+        both = "both" if len(run.answers) == 2 else f"all {len(run.answers)}"
+        return [f"{both} {done}; one after another at least one is refused"]
 
     def _keys(self, refusals: Sequence[Refusal | None]) -> list[Key]:
         """All orders, with each refused operation run whole and run up to the refused request."""

@@ -11,7 +11,8 @@ from crowdsafe.find.model import Answer, Reply, Run
 
 __all__ = ["Refusal", "RefusalKind", "refusals_of"]
 
-_CONTENTION = frozenset({"40001", "40P01", "55P03", "57014", "25P02"})
+_CONTENTION = frozenset({"40001", "40P01", "55P03", "57014"})
+_TRANSACTION_FAILED = "25P02"
 _BUSY = re.compile(
     r"SQLITE_(BUSY|LOCKED)|database (table )?is locked|deadlock detected|could not serialize|"
     r"could not obtain lock|lock timeout",
@@ -59,7 +60,7 @@ def _kind(reply: Reply, number: int, run: Run) -> RefusalKind:
         return RefusalKind.CLEAN
     if is_contention(reply.sqlstate, reply.message):
         return RefusalKind.ABORT
-    if reply.sqlstate is None and _was_broken_off(number, run):
+    if reply.sqlstate in {None, _TRANSACTION_FAILED} and _was_broken_off(number, run):
         return RefusalKind.ABORT
     if reply.status is None and reply.sqlstate is None:
         return RefusalKind.CLEAN
@@ -74,6 +75,10 @@ def is_contention(sqlstate: str | None, message: str | None) -> bool:
 
 
 def _was_broken_off(number: int, run: Run) -> bool:
-    """Whether the operation's last failed statement failed for contention."""
-    failed = [step for step in run.steps if step.operation == number and step.error]
+    """Whether the operation's last statement that failed by itself did so for contention."""
+    failed = [
+        step
+        for step in run.steps
+        if step.operation == number and step.error and step.sqlstate != _TRANSACTION_FAILED
+    ]
     return bool(failed) and is_contention(failed[-1].sqlstate, failed[-1].error)

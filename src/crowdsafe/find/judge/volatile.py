@@ -77,8 +77,11 @@ def paired(path: Path, one: Any, two: Any) -> Iterator[tuple[Path, Any, Any]]:
         ones = [item for name, item in one.items() if name not in two]
         twos = [item for name, item in two.items() if name not in one]
         yield from paired(path, ones, twos) if ones or twos else ()
-    elif isinstance(one, list | tuple) and isinstance(two, list | tuple):
-        for first, second in aligned(list(one), list(two)):
+    elif isinstance(one, tuple) and isinstance(two, tuple):
+        for place, (first, second) in enumerate(zip(one, two, strict=False)):
+            yield from paired((*path, str(place)), first, second)
+    elif isinstance(one, list) and isinstance(two, list):
+        for first, second in aligned(one, two):
             yield from paired((*path, "*"), first, second)
     else:
         yield path, one, two
