@@ -68,7 +68,7 @@ class Order(Base):
         default="winding",
         info={
             "crowdsafe.machine": StateMachine(
-                edges={"winding": {"finishing"}, "finishing": {"packed"}},
+                edges={"winding": {"finishing", "scrapped"}},
                 log=Log(table=lambda: Moves, row="order_id", by="by", at="at"),
             )
         },
@@ -109,8 +109,8 @@ def finish(session: Session) -> str:
     return transition(session, Order, 1, "stage", from_="winding", to="finishing").to
 
 
-def pack(session: Session) -> str:
-    return transition(session, Order, 1, "stage", from_="finishing", to="packed").to
+def scrap(session: Session) -> str:
+    return transition(session, Order, 1, "stage", from_="winding", to="scrapped").to
 
 
 def retitle(session: Session) -> list[str]:
@@ -157,7 +157,7 @@ def tag_of_word(session: Session) -> str:
 
 PARTS = {
     "take-give": [take_80, give_30],
-    "transition": [finish, pack],
+    "transition": [finish, scrap],
     "edit": [retitle, annotate, retitle_otherwise],
     "mutate": [tag_red, tag_blue],
     "next-number": [invoice],

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from fastapi import FastAPI, HTTPException
 from flask import Flask, request
-from sqlalchemy import DateTime, create_engine, select, text
+from sqlalchemy import DateTime, ForeignKey, create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -57,7 +57,7 @@ class Note(Base):
 class Log(Base):
     __tablename__ = "log"
     id: Mapped[int] = mapped_column(primary_key=True)
-    parent_id: Mapped[int | None]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("log.id"))
     words: Mapped[str]
 
 

@@ -214,9 +214,10 @@ def user_unique_500(url: str) -> Built:
 
 @racy(
     "unique-name",
+    Anomaly.WRITE_SKEW,
     Anomaly.DUPLICATE_CREATE,
     Anomaly.PHANTOM_INSERT,
-    also=(Anomaly.STALE_ANSWER,),
+    also=(Anomaly.LOST_UPDATE, Anomaly.STALE_ANSWER),
     note="both rooms are renamed to a name that was free when each of them looked",
 )
 def unique_name(url: str) -> Built:
@@ -247,6 +248,7 @@ def unique_name(url: str) -> Built:
 
 @racy(
     "soft-delete",
+    Anomaly.DOUBLE_TRANSITION,
     Anomaly.DUPLICATE_CREATE,
     Anomaly.PHANTOM_INSERT,
     Anomaly.LOST_UPDATE,
