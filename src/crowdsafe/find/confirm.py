@@ -12,6 +12,7 @@ from crowdsafe.find.judge.cures import cures
 from crowdsafe.find.model import Finding, Operation, Run, Verdict
 from crowdsafe.find.outcomes import Inconclusive, SerialOutcomes
 from crowdsafe.find.session import Session
+from crowdsafe.find.targets import told
 
 __all__ = ["confirm", "tell_race"]
 
@@ -115,9 +116,8 @@ def _demand_success(serial: SerialOutcomes) -> None:
         answers = [run.answers[number] for run in serial.orders.values()]
         if all(answer.stopped_at is not None for answer in answers):
             reply = answers[0].replies[-1]
-            said = reply.status if reply.status is not None else f"{reply.error}: {reply.message}"
             raise Inconclusive(
-                f"{operation.name} is refused each time, with {said}: give one that succeeds"
+                f"{operation.name} is refused each time, with {told(reply)}: give one that succeeds"
             )
 
 

@@ -13,6 +13,7 @@ from crowdsafe.find.model import Finding, Operation, Run, Verdict
 from crowdsafe.find.predict import Footprint, conflicts, footprint, groups
 from crowdsafe.find.report import Report
 from crowdsafe.find.session import Invariant, Job, Session
+from crowdsafe.find.targets import sent_away, told
 
 __all__ = ["Progress", "find", "hunt"]
 
@@ -139,17 +140,12 @@ def _trouble(session: Session, operation: Operation, run: Run) -> str | None:
         return f"{operation.name} alone: {run.problem}"
     if not run.steps:
         where = f", but it talks to {', '.join(s)}" if (s := session.strangers()) else ""
-        return f"{operation.name} sends nothing to {session.database.shown_url}{where}"
+        said = f"; it answers {told(r[-1])}" if (r := run.answers[0].replies) else ""
+        return f"{operation.name} sends nothing to {session.database.shown_url}{where}{said}"
     for reply in run.answers[0].replies:
-        if reply.status is not None and reply.status >= 500:
-            return f"{reply.request} fails alone with {reply.status}: {_why(reply)}"
+        if reply.status is not None and (reply.status >= 500 or sent_away(reply)):
+            return f"{reply.request} fails alone with {told(reply)}"
     return None
-
-
-def _why(reply: Any) -> str:
-    if reply.error:
-        return f"{reply.error}: {reply.message}"[:300]
-    return str(reply.body)[:300]
 
 
 def _foregone(members: Sequence[_Recorded]) -> Finding | None:

@@ -5,6 +5,7 @@ gives the operations; ``request()``, ``call()`` and ``Scenario`` are what users 
 """
 
 from crowdsafe.find.targets.functions import Call, call
+from crowdsafe.find.targets.hints import sent_away, told
 from crowdsafe.find.targets.load import load, load_function, source_file
 from crowdsafe.find.targets.request import Request, Requests, parse, request
 from crowdsafe.find.targets.scenario import (
@@ -30,6 +31,8 @@ __all__ = [
     "name_apart",
     "parse",
     "request",
+    "sent_away",
     "source_file",
     "spec_of",
+    "told",
 ]
