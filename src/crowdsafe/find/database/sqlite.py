@@ -11,7 +11,13 @@ from pathlib import Path
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.database.schema import Schema
-from crowdsafe.find.database.sqlite_file import PagedFile, check_database, copy_database, open_plain
+from crowdsafe.find.database.sqlite_file import (
+    PagedFile,
+    back_up,
+    check_database,
+    copy_database,
+    open_plain,
+)
 from crowdsafe.find.database.sqlite_locks import SqliteLocks
 from crowdsafe.find.database.sqlite_tables import read_schema, read_state
 from crowdsafe.find.gates.redirect import Redirect, sqlite_file
@@ -53,7 +59,7 @@ class SqliteDatabase:
             self._copy(original)
         self.working_url = f"sqlite:///{self._working}"
         self.redirect = Redirect("sqlite", original, self._working)
-        self._file = PagedFile(self._working)
+        self._file = PagedFile(self._working, private=not in_place)
         self.locks = SqliteLocks(lambda: self._file.wal)
         self._connection = open_plain(self._working)
         self._connection.text_factory = _text
@@ -129,7 +135,7 @@ class SqliteDatabase:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         else:
-            _back_up(str(self._before), self._working)
+            _copy_over(str(self._before), self._working)
             self._before.unlink()
 
     def _copy(self, original: str) -> None:
@@ -146,15 +152,15 @@ class SqliteDatabase:
                 f"{self._before} is what a run that was cut left of the database as it was: move "
                 "it back over the database, or delete it"
             )
-        _back_up(self._working, str(self._before))
+        _copy_over(self._working, str(self._before))
 
 
-def _back_up(source: str, target: str) -> None:
+def _copy_over(source: str, target: str) -> None:
     with (
         contextlib.closing(open_plain(source)) as reading,
         contextlib.closing(open_plain(target)) as writing,
     ):
-        reading.backup(writing)
+        back_up(reading, writing)
 
 
 def _path_of(url: str) -> str:

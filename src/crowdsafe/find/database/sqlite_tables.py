@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from crowdsafe.find.database.schema import Column, ForeignKey, Schema, Table
 from crowdsafe.find.model import Rows, State
+from crowdsafe.find.sql import analyse
 
 __all__ = ["read_schema", "read_state"]
 
+_AS = re.compile(r"\bas\b", re.IGNORECASE)
 _ROWIDS = ("rowid", "_rowid_", "oid")
 
 
@@ -32,8 +36,28 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
         for kind, name, _, sql in made
         if kind == "table" and not _is_virtual(sql) and not name.startswith(virtual)
     }
-    views = {name.lower(): frozenset[str]() for kind, name, _, _ in made if kind == "view"}
-    return Schema(tables, views)
+    views = {name.lower(): _text_of(sql) for kind, name, _, sql in made if kind == "view"}
+    return Schema(tables, {name: _reads(name, views, frozenset(tables)) for name in views})
+
+
+def _text_of(view: str) -> str:
+    """The SELECT of a view."""
+    return _AS.split(view, maxsplit=1)[-1]
+
+
+def _reads(view: str, views: Mapping[str, str], tables: frozenset[str]) -> frozenset[str]:
+    """The tables that a view reads, through other views too; all of them where it is not plain."""
+    found: set[str] = set()
+    waiting, done = [view], set()
+    while waiting:
+        name = waiting.pop()
+        done.add(name)
+        statement = analyse(views[name], "sqlite")
+        if statement.opaque or not statement.reads <= tables | views.keys():
+            return tables
+        found |= statement.reads & tables
+        waiting += (statement.reads & views.keys()) - done
+    return frozenset(found)
 
 
 def _is_virtual(sql: str | None) -> bool:

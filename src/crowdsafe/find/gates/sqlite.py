@@ -184,9 +184,13 @@ class GateConnection(sqlite3.Connection):
         A cursor that a traceback keeps would keep SQLite's transaction open after this: it ends.
         """
         gate = self.crowdsafe_gate
-        if gate is not None and gate.held.in_transaction:
-            for cursor in list(gate.cursors):
-                sqlite3.Cursor.close(cursor)
+        if gate is None:
+            super().close()
+            return
+        gate.check_thread()
+        for cursor in list(gate.cursors):
+            sqlite3.Cursor.close(cursor)
+        if gate.held.in_transaction:
             gate.trip(self).run("ROLLBACK", None, super().close)
         else:
             super().close()
