@@ -26,7 +26,8 @@ class Inconclusive(Exception):
 class SerialOutcomes:
     """The serial runs of some operations, and the oracle that knows them.
 
-    All orders are run when it is made, the first one twice, so that what is volatile shows.
+    All orders are run when it is made, each once for nothing, as the target then has in memory
+    what it keeps there, and the first one twice, so that what is volatile shows.
     Raises Inconclusive when a serial run hangs.
     """
 
@@ -39,6 +40,8 @@ class SerialOutcomes:
         self._tables: frozenset[str] = frozenset()
         whole = (None,) * len(operations)
         first = tuple(range(len(operations)))
+        for order in self._distinct_orders():
+            self._run(order, whole)
         self.runs[first, whole] = self._run(first, whole)
         self._repeats.append([self.runs[first, whole], self._run(first, whole, perturbed=True)])
         for order in permutations(first):
@@ -93,6 +96,12 @@ class SerialOutcomes:
         if run.problem is not None:
             raise Inconclusive(f"one after another: {run.problem}")
         return run
+
+    def _distinct_orders(self) -> list[tuple[int, ...]]:
+        """The orders that differ, where one operation is there more than once."""
+        members = self.operations
+        orders = permutations(range(len(members)))
+        return list({tuple(id(members[n]) for n in order): order for order in orders}.values())
 
     def _turned(self, order: tuple[int, ...]) -> Run | None:
         """The run of a known order with its operations renamed, where they are the same one."""
