@@ -40,6 +40,7 @@ class Act:
             "mul": f"UPDATE {self.table} SET v = v * 3 + {self.by}{extra} {where}",
             "put": f"UPDATE {self.table} SET v = ? {where}",
             "insert": f"INSERT INTO {self.table} (k, v) VALUES ({self.row}, {self.by})",
+            "sweep": f"UPDATE {self.table} SET v = v * 2 + 1",
             "begin": "BEGIN",
             "immediate": "BEGIN IMMEDIATE",
             "commit": "COMMIT",
@@ -49,6 +50,12 @@ class Act:
     @property
     def cell(self) -> Cell:
         return self.table, self.row
+
+    def cells(self, snapshot: dict[Cell, int]) -> set[Cell]:
+        """The rows that it needs for itself."""
+        if self.kind == "sweep":
+            return {cell for cell in snapshot if cell[0] == self.table}
+        return {self.cell} if self.kind in {"lock", "mul", "put", "insert"} else set()
 
 
 @dataclass(frozen=True)
@@ -121,18 +128,14 @@ class ToyPostgres:
 
     def _holders(self, who: int) -> set[int]:
         """Those whose transactions have the row, and those that came before for it."""
-        waits = self.sessions[who].waits
-        assert waits is not None
-        act = waits[0]
-        if act.kind not in {"lock", "mul", "put", "insert"}:
-            return set()
-        found = {n for n, s in enumerate(self.sessions) if n != who and act.cell in s.locks}
-        if act.cell in self.sessions[who].locks:
-            return found
+        own = self.sessions[who]
+        assert own.waits is not None
+        missing = own.waits[0].cells(own.waits[1]) - own.locks
+        found = {n for n, s in enumerate(self.sessions) if n != who and missing & s.locks}
         for other in self.queue[: self.queue.index(who)]:
-            other_waits = self.sessions[other].waits
-            assert other_waits is not None
-            if other_waits[0].cell == act.cell and other_waits[0].kind not in {"read"}:
+            waits = self.sessions[other].waits
+            assert waits is not None
+            if missing & waits[0].cells(waits[1]):
                 found.add(other)
         return found
 
@@ -166,6 +169,11 @@ class ToyPostgres:
         if act.kind == "read":
             session.last = -1 if now is None else now
             return Done(who, session.last)
+        if act.kind == "sweep":
+            cells = act.cells(snapshot)
+            session.locks |= cells
+            session.writes |= {c: ((self.rows | session.writes)[c] * 2 + 1) % 1009 for c in cells}
+            return Done(who, len(cells))
         if now is None:
             return Done(who, 0)
         session.locks.add(act.cell)
@@ -203,7 +211,7 @@ class ToySqlite:
     def needed(self, who: int, act: Act) -> set[int]:
         """Whom a statement would wait for: the writer, when nothing was read before."""
         session = self.sessions[who]
-        takes = act.kind in {"immediate", "mul", "put", "insert"}
+        takes = act.kind in {"immediate", "mul", "put", "insert", "sweep"}
         if takes and self.writer not in {None, who} and session.snapshot is None:
             assert self.writer is not None
             return {self.writer}
@@ -234,19 +242,25 @@ class ToySqlite:
             session.last = -1 if now is None else now
             return session.last
         self._take_lock(who, session)
-        if act.kind == "insert":
-            if now is not None:
-                if not session.began:
-                    self._end(who, keep=False)
-                raise Failed("UNIQUE")
-            session.writes[act.cell] = act.by
-        elif now is not None:
-            extra = sum(v for (t, _), v in (seen | session.writes).items() if t == act.source)
-            new = (now * 3 + act.by + extra) % 1009 if act.kind == "mul" else session.last + 1
-            session.writes[act.cell] = new
+        if act.kind == "insert" and now is not None:
+            if not session.began:
+                self._end(who, keep=False)
+            raise Failed("UNIQUE")
+        self._write(session, act, seen | session.writes)
         if not session.began:
             self._end(who, keep=True)
         return 1
+
+    def _write(self, session: _Session, act: Act, seen: dict[Cell, int]) -> None:
+        now = seen.get(act.cell)
+        if act.kind == "sweep":
+            session.writes |= {c: (seen[c] * 2 + 1) % 1009 for c in act.cells(seen)}
+        elif act.kind == "insert":
+            session.writes[act.cell] = act.by
+        elif now is not None:
+            extra = sum(v for (t, _), v in seen.items() if t == act.source)
+            new = (now * 3 + act.by + extra) % 1009 if act.kind == "mul" else session.last + 1
+            session.writes[act.cell] = new
 
     def _take_lock(self, who: int, session: _Session) -> None:
         if self.writer not in {None, who}:
@@ -287,7 +301,7 @@ def _random_program(rng: random.Random, dialect: str, acts_max: int) -> Program:
 
 
 def _random_act(rng: random.Random, dialect: str) -> Act:
-    kinds = ["read", "read", "mul", "put", "insert"] + ["lock"] * (dialect == "postgresql")
+    kinds = ["read", "read", "mul", "put", "insert", "sweep"] + ["lock"] * (dialect == "postgresql")
     kind = rng.choice(kinds)
     table = f"t{rng.randrange(2 if rng.random() < 0.8 else 3)}"
     row = rng.randrange(2) + (2 if kind == "insert" else 0)

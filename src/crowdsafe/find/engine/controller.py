@@ -491,10 +491,14 @@ class Controller:
             if actor.flying is None and actor.moving and not actor.returned:
                 if self._is_stuck(actor, now):
                     actor.stalled = self._stalled = True
-            elif actor.returned and threading.active_count() <= self._threads:
+            elif actor.returned and not self._lingers(actor):
                 actor.grace_until = None
         if now - self._progress_at > self.hang_s:
             raise _Hang(self._hang_text())
+
+    def _lingers(self, actor: Actor) -> bool:
+        """Whether threads or tasks may still run that an operation left behind."""
+        return threading.active_count() > self._threads or self._host.lingers(actor.number)
 
     def _is_stuck(self, actor: Actor, now: float) -> bool:
         """Whether an operation waits for another one inside of the process. What may wait for
@@ -565,7 +569,7 @@ class Controller:
         elif kind == _RETURNED:
             actor.answer = answer
             actor.returned = True
-            if threading.active_count() > self._threads:
+            if self._lingers(actor):
                 actor.grace_until = self._progress_at + _GRACE_S
         elif what in actor.parked:
             actor.parked.remove(what)
@@ -583,7 +587,7 @@ class Controller:
         if actor.flying is parked:
             actor.flying = None
             actor.blocked_by = None
-        if actor.returned:
+        if actor.returned and self._lingers(actor):
             actor.grace_until = self._progress_at + _GRACE_S
         self._locks.left(parked.link, parked.statement, parked.failed)
         self._landed.append(parked)

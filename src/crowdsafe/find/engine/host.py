@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from crowdsafe.find.gates.control import operate
+from crowdsafe.find.gates.control import current_operation, operate
 from crowdsafe.find.model import Answer, Operation
 
 __all__ = ["Host"]
@@ -43,6 +44,11 @@ class Host:
         """The same threads, and those of loops apart, as the kernel calls them."""
         loops = [*self._loops_apart, *([self._loop_thread] if self._loop_thread else [])]
         return frozenset(loop.native_id for loop in loops)
+
+    def lingers(self, number: int) -> bool:
+        """Whether tasks still run that an operation started."""
+        loops = [*self._loops_apart, *([self._loop_thread] if self._loop_thread else [])]
+        return any(loop.running[number] > 0 for loop in loops)
 
     def loop(self, place: int | None = None) -> _LoopThread:
         if self.apart and place is not None:
@@ -121,9 +127,22 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_task_factory(self._make_task)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.running: Counter[int] = Counter()
         self._thread = threading.Thread(target=self._work, name="crowdsafe-find-loop", daemon=True)
         self._thread.start()
+
+    def _make_task(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Any, **named: Any
+    ) -> asyncio.Task[Any]:
+        """Count the tasks that each operation started and that still run."""
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **named)
+        number = current_operation()
+        if number is not None:
+            self.running[number] += 1
+            task.add_done_callback(lambda _: self.running.subtract({number: 1}))
+        return task
 
     @property
     def ident(self) -> int:

@@ -85,11 +85,13 @@ class Knowledge:
             step = grant.step
             fails = step.error is not None or bool(step.waited_for)
             if fails and self._only_adds(grant.statement, step.sql, step.parameters):
-                self._not_adding.add(grant.statement.text)
+                self._not_adding |= grant.statement.writes
             self._read |= grant.statement.reads
         for place, grant in enumerate(grants):
-            if any(not _explained(grants[:place], grant, who) for who in grant.step.waited_for):
-                self._unknown.add(grant.statement.text)
+            if grant.step.waited_for:
+                meanwhile = grants[: _came_through(grants, place)]
+                if any(not _explained(meanwhile, grant, who) for who in grant.step.waited_for):
+                    self._unknown.add(grant.statement.text)
         spoiled = self._added & self._read
         self._added -= spoiled
         return bool(spoiled) or known != len(self._not_adding) + len(self._unknown)
@@ -102,7 +104,7 @@ class Knowledge:
         return (
             table is not None
             and name not in self._read
-            and statement.text not in self._not_adding
+            and name not in self._not_adding
             and not statement.on_conflict
             and not table.unique
             and not table.has_triggers
@@ -145,6 +147,15 @@ class Knowledge:
         values = values_of(statement, sql, parameters)
         parts = [_normal(values.get(column, "")) for column in table.primary_key]
         return None if None in parts else frozenset({"|".join(str(part) for part in parts)})
+
+
+def _came_through(grants: Sequence[Grant], place: int) -> int:
+    """How many steps had been taken when a statement that had to wait came through."""
+    operation = grants[place].operation
+    for number, grant in enumerate(grants[place:], place + 1):
+        if any(woken == operation for woken, _ in grant.woke):
+            return number
+    return place + 1
 
 
 def _explained(before: Sequence[Grant], grant: Grant, who: int) -> bool:
