@@ -116,8 +116,11 @@ class PagedFile:
         return os.pread(self._file, 2, _MODE.start) == _WAL
 
     def keep(self) -> None:
-        """Take the pages as they are now."""
+        """Take the pages as they are now; of an empty file SQLite makes one page first."""
         self._forget_memory()
+        if os.fstat(self._file).st_size == 0:
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("PRAGMA user_version = 0")
         with self._still():
             size = os.fstat(self._file).st_size
             self._kept = [os.pread(self._file, _CHUNK, at) for at in range(0, size, _CHUNK)]
