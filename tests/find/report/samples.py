@@ -158,8 +158,7 @@ def racy_stock() -> Finding:
         cures=(
             (
                 "Check and change in one statement",
-                "UPDATE stock SET on_hand = on_hand - :quantity\n"
-                "WHERE id = :id AND on_hand >= :quantity\n-- 0 rows: refuse",
+                "UPDATE stock SET on_hand = on_hand - :n WHERE id = :id AND on_hand >= :n",
                 "store.write(take, Stock.on_hand, quantity, where=Stock.id == id)",
             ),
         ),

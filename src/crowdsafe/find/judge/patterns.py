@@ -29,7 +29,7 @@ _NUMBER_WORDS = re.compile(
 )
 _NUMBER = re.compile(r"^-?\d+(\.\d+)?$|^'-?\d+(\.\d+)?'$")
 _PATTERNS_MAX = 2000
-_EVENTS_MAX = 160
+_EVENTS_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ def patterns_in(run: Run, events: Sequence[Event], serial: Sequence[State]) -> l
 
 
 def _contended(events: Sequence[Event]) -> list[Event]:
-    """The events on tables that one operation writes and another touches; at most so many."""
+    """The events on tables that one operation writes and another touches; of a SELECT that is
+    repeated only the first, and at most so many."""
     written: dict[str, set[int]] = {}
     touched: dict[str, set[int]] = {}
     for event in events:
@@ -108,8 +109,12 @@ def _contended(events: Sequence[Event]) -> list[Event]:
         for table in event.writes:
             written.setdefault(table, set()).add(event.operation)
     hot = {table for table in written if len(touched[table]) > 1}
-    kept = [event for event in events if event.statement.tables & hot]
-    return kept[:_EVENTS_MAX] if len(kept) > _EVENTS_MAX else kept
+    kept: dict[object, Event] = {}
+    for event in events:
+        if event.statement.tables & hot:
+            same = (event.operation, event.step.sql, repr(event.step.parameters)[:200])
+            kept.setdefault(event.number if event.writes else same, event)
+    return list(kept.values())[:_EVENTS_MAX]
 
 
 def _missed(read: Event, write: Event) -> str | None:

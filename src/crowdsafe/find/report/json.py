@@ -15,6 +15,7 @@ __all__ = ["as_data", "render"]
 _ROWS_MAX = 50
 _TEXT_MAX = 2000
 _STEPS_MAX = 1000
+_DEPTH_MAX = 40
 
 
 def render(report: Report) -> str:
@@ -26,7 +27,7 @@ def render(report: Report) -> str:
 def as_data(finding: Finding) -> dict[str, Any]:
     """One finding in plain data; texts are cut at 2000 characters, tables at 50 rows."""
     tables = differing_tables(finding)
-    return {
+    data = {
         "operations": list(finding.operations),
         "verdict": finding.verdict.value,
         "anomaly": finding.anomaly.value if finding.anomaly else None,
@@ -37,7 +38,7 @@ def as_data(finding: Finding) -> dict[str, Any]:
         "reason": finding.reason,
         "differences": list(finding.differences),
         "schedule": [list(pair) for pair in finding.schedule],
-        "token": finding.token,
+        "token": None,
         "outcomes": {
             "found": _outcome(finding.run, tables) if finding.run else None,
             "serial": [
@@ -56,6 +57,7 @@ def as_data(finding: Finding) -> dict[str, Any]:
         "schedules_to_find": finding.schedules_to_find,
         "seconds": round(finding.seconds, 3),
     }
+    return {str(name): _plain(value) for name, value in data.items()} | {"token": finding.token}
 
 
 def _outcome(run: Run, tables: list[str]) -> dict[str, Any]:
@@ -77,11 +79,11 @@ def _rows(run: Run, tables: list[str]) -> dict[str, list[dict[str, Any]]]:
 def _answer(answer: Answer) -> list[dict[str, Any]]:
     return [
         {
-            "request": _plain(reply.request),
+            "request": reply.request,
             "status": reply.status,
-            "body": _plain(reply.body),
+            "body": reply.body,
             "error": reply.error,
-            "message": _plain(reply.message),
+            "message": reply.message,
             "sqlstate": reply.sqlstate,
         }
         for reply in answer.replies
@@ -92,27 +94,32 @@ def _steps(run: Run) -> list[dict[str, Any]]:
     return [
         {
             "operation": step.operation,
-            "sql": _plain(step.sql),
-            "parameters": _plain(step.parameters),
+            "sql": step.sql,
+            "parameters": step.parameters,
             "source": str(step.source) if step.source else None,
             "waited_for": list(step.waited_for),
             "rowcount": step.rowcount,
-            "error": _plain(step.error),
+            "error": step.error,
         }
         for step in run.steps[:_STEPS_MAX]
     ]
 
 
-def _plain(value: Any) -> Any:
-    """What JSON can hold: texts are cut and without lone surrogates, bytes become hexadecimal."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """What JSON can hold: texts are cut and without lone surrogates, bytes become hexadecimal;
+    what is nested more than 40 deep becomes text."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if value - value == 0 else str(value)  # no NaN or infinity in JSON
     if isinstance(value, bytes | bytearray | memoryview):
         return cut(bytes(value[:_TEXT_MAX]).hex(), _TEXT_MAX)
-    if isinstance(value, dict):
-        return {str(_plain(str(key))): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each) for each in value]
+    if isinstance(value, dict) and depth < _DEPTH_MAX:
+        return {_text(key): _plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth < _DEPTH_MAX:
+        return [_plain(each, depth + 1) for each in value]
+    return _text(value if isinstance(value, str) or depth < _DEPTH_MAX else "…")
+
+
+def _text(value: Any) -> str:
     return cut(str(value), _TEXT_MAX).encode("utf-8", "replace").decode()

@@ -1,0 +1,84 @@
+"""The terminal: all that is needed to understand a race, in 80 columns, with and without colour."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from crowdsafe.find.report import terminal
+from tests.find.report import samples
+
+
+def test_a_race_tells_its_whole_story() -> None:
+    text = str(samples.report(samples.racy_stock()))
+    for part in (
+        "RACE  POST /stock/allocate",
+        "× itself",
+        "Lost update on stock  severity high",
+        "Two operations read the same value",
+        "shop/stock.py:41  stock = session.get(Stock, product_id)",
+        "overwrites A",
+        "A then B",
+        "found",
+        "What fixes it: Check and change in one statement",
+        "store.write(take, Stock.on_hand, quantity, where=Stock.id == id)",
+        "crowdsafe replay cs1-eJyrVkrLz1eyUqhW",
+        "1 race in 63 s",
+    ):
+        assert part in text, part
+
+
+def test_other_verdicts_take_two_lines_each_and_say_why() -> None:
+    text = terminal.render(
+        samples.report(samples.proven(), samples.not_found(), samples.inconclusive())
+    )
+    head = text.splitlines()[:6]
+    assert head[0] == "PROVEN  POST /stock/take × itself"
+    assert head[2].startswith("NOT-FOUND") and "budget of 60 s" in head[3]
+    assert head[4].startswith("INCONCLUSIVE") and "exit code 3" in head[5]
+    assert "1 proven, 1 not found, 1 inconclusive" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_it_fits_and_has_no_colour_when_piped(width: int) -> None:
+    text = terminal.render(samples.report(), width=width)
+    assert "\x1b" not in text
+    long = [line for line in text.splitlines() if len(line) > width]
+    assert all("crowdsafe replay" in line for line in long)
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_colour_adds_nothing_that_is_not_in_the_words() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, color_system="truecolor")
+    terminal.show(samples.report(samples.racy_stock()), console)
+    assert "\x1b[" in out.getvalue()
+    assert "overwrites A" in out.getvalue()
+
+
+def test_a_token_is_never_broken_over_lines() -> None:
+    finding = samples.racy_stock()
+    finding.token = "cs1." + "abcDEF123_-" * 40
+    assert f"crowdsafe replay {finding.token}\n" in terminal.render(samples.report(finding))
+
+
+def test_a_terminal_that_knows_ascii_only_gets_ascii_diagrams() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    console = Console(file=out, width=80, no_color=True)
+    terminal.show(samples.report(samples.racy_stock()), console)
+    out.flush()
+    text = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert "|<------ reads on_hand = 100 -------|" in text
+
+
+def test_values_of_the_target_cannot_write_to_the_terminal() -> None:
+    finding = samples.racy_stock()
+    finding.summary = "a\x1b[2Jb [bold]c[/bold] \x9b31m"
+    finding.operations = ("POST /\x1b]0;x\x07", "POST /[red]")
+    finding.differences = ("x" * 1_000_000, "\x1b[31m")
+    text = terminal.render(samples.report(finding))
+    assert "\x1b" not in text and "\x9b" not in text and "\x07" not in text
+    assert "[bold]c[/bold]" in text, "what looks like markup is text"
+    assert len(text) < 20_000
