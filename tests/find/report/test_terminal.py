@@ -82,3 +82,11 @@ def test_values_of_the_target_cannot_write_to_the_terminal() -> None:
     assert "\x1b" not in text and "\x9b" not in text and "\x07" not in text
     assert "[bold]c[/bold]" in text, "what looks like markup is text"
     assert len(text) < 20_000
+
+
+def test_what_was_tried_with_other_isolation_is_a_table() -> None:
+    finding = samples.racy_stock()
+    finding.matrix = (("serializable", "aborts", "retry it"), ("mended:app", "proven", ""))
+    lines = [line.split() for line in terminal.render(samples.report(finding)).splitlines()]
+    assert ["serializable", "aborts", "retry", "it"] in lines
+    assert ["mended:app", "proven"] in lines

@@ -233,6 +233,7 @@ def _matrix(finding: Finding) -> Iterator[str]:
     yield '<th scope="col">why</th></tr></thead><tbody>'
     for tried, verdict, why in finding.matrix:
         yield f'<tr><th scope="row">{_safe(tried, 200)}</th>'
-        yield f'<td><span class="chip {_safe(verdict, 40)}">{_safe(verdict, 40)}</span></td>'
+        chip = f'<span class="chip {_safe(verdict, 40)}">{_safe(verdict, 40)}</span>'
+        yield f"<td>{chip if verdict else ''}</td>"
         yield f"<td>{_safe(why, 400)}</td></tr>"
     yield "</tbody></table>"

@@ -95,6 +95,7 @@ def _story(finding: Finding, console: Console) -> Iterator[Padding | Text]:
     yield from _diagram(finding, console)
     yield from _outcomes(finding)
     yield from _cures(finding)
+    yield from _matrix(finding)
 
 
 def _diagram(finding: Finding, console: Console) -> Iterator[Padding | Text]:
@@ -144,6 +145,18 @@ def _cures(finding: Finding) -> Iterator[Padding | Text]:
         if part:
             yield _indented("or with crowdsafe:")
             yield Padding(Text(clean(part)), (0, 0, 0, 4), expand=False)
+
+
+def _matrix(finding: Finding) -> Iterator[Padding | Text]:
+    if not finding.matrix:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("tried with", "verdict", ""):
+        table.add_column(heading)
+    for tried, verdict, why in finding.matrix:
+        table.add_row(*(Text(one_line(each, 300)) for each in (tried, verdict, why)))
+    yield Text("")
+    yield Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def _indented(text: str, style: str = "") -> Padding:
