@@ -141,7 +141,7 @@ class Leaves:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, tuple):
-            value = {str(place): item for place, item in enumerate(value)}
+            value = {f"[{place}]": item for place, item in enumerate(value)}
         if isinstance(value, dict):
             return ("map", tuple(self._item(path, str(name), v) for name, v in value.items()))
         if isinstance(value, list | set | frozenset):

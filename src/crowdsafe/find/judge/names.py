@@ -37,7 +37,7 @@ def tables_meant(path: Path, tables: Iterable[str]) -> frozenset[str] | None:
 
 
 def _names(path: Path) -> list[str]:
-    return [name for name in path[2:] if name != "*" and not name.isdecimal()]
+    return [name for name in path[2:] if name != "*" and not name.startswith("[")]
 
 
 def _akin(word: str, tables: Iterable[str]) -> frozenset[str]:

@@ -297,11 +297,7 @@ def _broken(invariant: Invariant, rows: Mapping[str, list[dict[str, Any]]]) -> s
     try:
         said = invariant(dict(rows))
     except AssertionError as error:
-        return (
-            f"the invariant {name} is broken: {error}"
-            if str(error)
-            else f"the invariant {name} is broken"
-        )
+        said = next(iter(str(error).splitlines()), False)
     except Exception as error:
         raise ConfigError(
             f"the invariant {name} raised {type(error).__name__}: {error}; it gets all rows as "

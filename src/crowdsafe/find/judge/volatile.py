@@ -3,7 +3,7 @@
 Learned, not guessed: the same operations in the same order, at another time and with the
 generators of ids moved on, give the same outcome but for what is volatile. Where a value differs
 is named by a :data:`Path`: ``("row", table, column, ...)`` or ``("answer", request, ...)``, with
-the names inside of JSON, and ``*`` for any place of a list.
+the names inside of JSON, and ``*`` for any place of a list, ``[0]`` for the first of a tuple.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def paired(path: Path, one: Any, two: Any) -> Iterator[tuple[Path, Any, Any]]:
         yield from paired(path, ones, twos) if ones or twos else ()
     elif isinstance(one, tuple) and isinstance(two, tuple):
         for place, (first, second) in enumerate(zip(one, two, strict=False)):
-            yield from paired((*path, str(place)), first, second)
+            yield from paired((*path, f"[{place}]"), first, second)
     elif isinstance(one, list) and isinstance(two, list):
         for first, second in aligned(one, two):
             yield from paired((*path, "*"), first, second)
