@@ -194,6 +194,27 @@ def test_isolation_of_the_first_statement_is_told(url: str) -> None:
         "SELECT qty FROM stock",
         "COMMIT",
     ]
+    assert {link.isolation for link in seen.links} == {"serializable"}
+
+
+def test_isolation_of_a_session_is_known_until_it_is_set(url: str) -> None:
+    roundtrip.assume_isolation("read committed")
+    levels = []
+    try:
+        with recording() as seen, psycopg.connect(url, autocommit=True) as connection:
+            for sql_text in (
+                "SELECT id FROM stock",
+                "SET default_transaction_isolation = 'serializable'",
+                "SELECT id FROM stock",
+            ):
+                connection.execute(sql_text)
+                levels.append(seen.links[-1].isolation)
+            with psycopg.connect(url, options="-c default_transaction_isolation=serializable") as c:
+                c.execute("SELECT id FROM stock")
+                levels.append(seen.links[-1].isolation)
+    finally:
+        roundtrip.assume_isolation(None)
+    assert levels == ["read committed", None, None, None]
 
 
 async def asked(url: str) -> list[str]:
@@ -236,6 +257,62 @@ def test_forced_isolation(url: str) -> None:
             assert connection.execute(show).fetchone() == ("repeatable read", 80)
     finally:
         roundtrip.force_isolation(None)
+
+
+def test_closed_connection_comes_back_as_new(url: str) -> None:
+    with recording() as seen:
+        first = psycopg.connect(url, autocommit=True)
+        pid = first.info.backend_pid
+        cursor = first.cursor()
+        for _ in range(7):
+            cursor.execute("SELECT qty FROM stock WHERE id = %s", [1])
+        first.execute("SET work_mem = '7MB'")
+        first.execute("CREATE TEMP TABLE mine (a int)")
+        first.execute("SELECT pg_advisory_lock(7)")
+        first.execute("LISTEN news")
+        first.close()
+        assert first.closed
+        assert not first.broken
+        with pytest.raises(psycopg.OperationalError, match="closed"):
+            cursor.execute("DELETE FROM stock")
+        with pytest.raises(psycopg.OperationalError, match="closed"):
+            first.execute("DELETE FROM stock")
+        second = psycopg.connect(url)
+        assert second is not first
+        assert not second.autocommit
+        assert second.info.backend_pid == pid
+        for _ in range(7):
+            row = second.execute("SELECT qty FROM stock WHERE id = %s", [1]).fetchone()
+            assert row == (80,)
+        assert second.execute("SHOW work_mem").fetchone() == ("4MB",)
+        assert second.execute("SELECT to_regclass('mine')").fetchone() == (None,)
+        assert second.execute("SELECT pg_listening_channels()").fetchall() == []
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        assert second.execute(locks).fetchone() == (0,)
+        other = psycopg.connect(url)
+        assert other.info.backend_pid != pid
+        other.close()
+        second.close()
+    assert "DISCARD ALL" not in seen.texts
+
+
+def test_spare_that_the_server_ended_is_not_used(url: str) -> None:
+    with recording():
+        first = psycopg.connect(url)
+        pid = first.info.backend_pid
+        first.close()
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    with recording(), psycopg.connect(url) as second:
+        assert second.info.backend_pid != pid
+        assert second.execute("SELECT count(*) FROM stock").fetchone() == (2,)
+
+
+def test_outside_of_operations_nothing_is_spared(url: str) -> None:
+    with psycopg.connect(url) as first:
+        pid = first.info.backend_pid
+    with recording(), psycopg.connect(url) as second:
+        assert second.info.backend_pid != pid
 
 
 def test_connects_go_to_the_copy(pg_url: str) -> None:

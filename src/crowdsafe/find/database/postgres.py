@@ -8,6 +8,7 @@ from crowdsafe.errors import ConfigError
 from crowdsafe.find.database.postgres_catalog import Catalogue, Relation, read_catalogue
 from crowdsafe.find.database.postgres_copy import (
     connect_side,
+    default_isolation,
     drop_copy,
     make_copy,
     parse_address,
@@ -17,7 +18,7 @@ from crowdsafe.find.database.postgres_rows import changes_query, rows_query, run
 from crowdsafe.find.database.postgres_snapshot import Snapshot
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.gates.redirect import Redirect
-from crowdsafe.find.gates.roundtrip import force_isolation
+from crowdsafe.find.gates.roundtrip import assume_isolation, force_isolation
 from crowdsafe.find.model import Rows, State
 
 __all__ = ["PostgresDatabase"]
@@ -60,6 +61,7 @@ class PostgresDatabase:
             self.locks = PostgresLocks(self._watch)
             self._snapshot = Snapshot(self._side, in_place=in_place)
             undo.pop_all()
+        assume_isolation(default_isolation(self._address))
         self._unchanged: dict[int, Rows] = {}
 
     def schema(self) -> Schema:
@@ -135,6 +137,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         force_isolation(None)
+        assume_isolation(None)
         with self._closing:
             if self._in_place:
                 self.restore()

@@ -14,7 +14,14 @@ from crowdsafe.errors import ConfigError
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["Address", "connect_side", "drop_copy", "make_copy", "parse_address"]
+__all__ = [
+    "Address",
+    "connect_side",
+    "default_isolation",
+    "drop_copy",
+    "make_copy",
+    "parse_address",
+]
 
 _PREFIX = "crowdsafe_find_"
 _CONNECT_S = 10
@@ -112,6 +119,14 @@ def connect_side(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
             "Is the server running, and is the URL right?"
         ) from error
     return connection
+
+
+def default_isolation(address: Address) -> str | None:
+    """The isolation level of transactions that ask for none, in a session of that role."""
+    params = {"connect_timeout": str(_CONNECT_S)} | dict(address.params)
+    with _psycopg().connect(**params) as connection:
+        row = connection.execute("SHOW default_transaction_isolation").fetchone()
+    return row and str(row[0])
 
 
 def make_copy(original: Address, notes: list[str]) -> Address:

@@ -38,7 +38,8 @@ class PostgresLocks:
         return frozenset()
 
     def waiting(self, links: Collection[Link]) -> dict[Link, frozenset[Link]]:
-        by_pid = {link.backend_pid: link for link in links if link.backend_pid is not None}
+        newest_last = sorted(links, key=lambda link: link.number)
+        by_pid = {link.backend_pid: link for link in newest_last if link.backend_pid is not None}
         if not by_pid:
             return {}
         with self._one_at_a_time:

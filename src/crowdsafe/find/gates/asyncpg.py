@@ -72,7 +72,8 @@ def _introduced(original: Any, redirect: Redirect) -> Any:
     def init(self: Any, protocol: Any, transport: Any, loop: Any, addr: Any, *rest: Any) -> None:
         original(self, protocol, transport, loop, addr, *rest)
         host, port = _host_and_port(addr)
-        session = session_of(redirect, host, port, self._params.database)
+        settings = str(self._params.server_settings or "")
+        session = session_of(redirect, host, port, self._params.database, settings)
         protocol._crowdsafe_link = Link("asyncpg", protocol.get_server_pid(), state=session)
 
     return init

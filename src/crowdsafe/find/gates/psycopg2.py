@@ -80,9 +80,15 @@ def _ask(connection: Any, sql: Any, parameters: Any, run: Callable[[], Any], cur
     if keeper() is None or connection.closed or connection.async_:
         return run()
     idle = connection.get_transaction_status() == 0
-    begin = _begin(connection) if idle else None
-    text = _text(connection, sql)
-    trip = trip_for(_link(connection), text, parameters, idle=idle, begin=begin)
+    level = None if connection.autocommit else _LEVELS.get(connection.isolation_level)
+    trip = trip_for(
+        _link(connection),
+        _text(connection, sql),
+        parameters,
+        idle=idle,
+        isolation=level and level.lower(),
+        begin=f"BEGIN ISOLATION LEVEL {level}" if level and idle else None,
+    )
     if trip is None:
         return run()
     trip.enter()
@@ -123,17 +129,10 @@ def _link(connection: Any) -> Link:
     if link is None:
         assert _redirect is not None
         info = connection.info
-        session = session_of(_redirect, info.host, info.port, info.dbname)
+        session = session_of(_redirect, info.host, info.port, info.dbname, info.options)
         link = Link("psycopg2", info.backend_pid, state=session)
         connection._crowdsafe_link = link
     return link
-
-
-def _begin(connection: Any) -> str | None:
-    """What psycopg2 begins a transaction with by itself, if it sets an isolation level."""
-    if connection.autocommit or connection.isolation_level is None:
-        return None
-    return f"BEGIN ISOLATION LEVEL {_LEVELS[connection.isolation_level]}"
 
 
 def _text(connection: Any, sql: Any) -> str:

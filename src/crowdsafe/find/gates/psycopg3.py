@@ -9,8 +9,10 @@ cursors too. Connecting goes through ``_connect_gen``.
 
 from __future__ import annotations
 
+import selectors
 import weakref
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crowdsafe.find.gates.control import Link, keeper
@@ -23,6 +25,7 @@ from crowdsafe.find.gates.roundtrip import (
     trip_for,
     with_isolation,
 )
+from crowdsafe.find.gates.spare import Spares
 
 if TYPE_CHECKING:
     from crowdsafe.find.gates.redirect import Redirect
@@ -32,6 +35,7 @@ __all__ = ["install"]
 _LINK = "_crowdsafe_link"
 _OPEN = "_crowdsafe_open_trip"
 _SHARED = "_crowdsafe_shared_transaction"
+_WHERE = "_crowdsafe_conninfo"
 _declared: weakref.WeakKeyDictionary[Any, tuple[str, Any]] = weakref.WeakKeyDictionary()
 """What a server-side cursor was declared for: fetching from it reads, and locks, the same."""
 
@@ -42,26 +46,35 @@ def install(redirect: Redirect) -> Callable[[], None]:
     from psycopg._connection_base import BaseConnection
     from psycopg._cursor_base import BaseCursor
 
+    spares = Spares(_is_alive, lambda pgconn: pgconn.finish())
     patches = Patches()
     for owner, wait, close in (
         (psycopg.Connection, _wait, _close),
         (psycopg.AsyncConnection, _wait_async, _close_async),
     ):
         patches.set(owner, "wait", wait(owner.wait, redirect))
-        patches.set(owner, "close", close(owner.close))
+        patches.set(owner, "close", close(owner.close, spares))
     base: Any = BaseConnection
     patches.set(base, "_get_tx_start_command", _start_command(base._get_tx_start_command))
     patches.set(BaseCursor, "_convert_query", _convert(BaseCursor._convert_query))
-    patches.set(base, "_connect_gen", _connect(base._connect_gen.__func__, redirect))
-    return patches.undo
+    patches.set(base, "_connect_gen", _connect(base._connect_gen.__func__, redirect, spares))
+
+    def undo() -> None:
+        patches.undo()
+        spares.clear()
+
+    return undo
 
 
-def _connect(original: Any, redirect: Redirect) -> Any:
+def _connect(original: Any, redirect: Redirect, spares: Spares) -> Any:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     def connect_gen(cls: Any, conninfo: str = "") -> Any:
-        params = redirect.postgres(conninfo_to_dict(conninfo))
-        return (yield from original(cls, make_conninfo("", **params)))
+        where = make_conninfo("", **redirect.postgres(conninfo_to_dict(conninfo)))
+        spare = spares.take(where) if keeper() is not None else None
+        made = cls(spare) if spare is not None else (yield from original(cls, where))
+        setattr(made, _WHERE, where)
+        return made
 
     return classmethod(connect_gen)
 
@@ -75,6 +88,8 @@ def _convert(original: Any) -> Any:
 
 def _wait(original: Any, redirect: Redirect) -> Any:
     def wait(self: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._closed:
+            self._check_connection_ok()
         trip = _trip(self, gen, redirect)
         if trip is None:
             return original(self, gen, *args, **kwargs)
@@ -124,22 +139,73 @@ def _note_transaction(connection: Any, trip: Trip) -> None:
     trip.link.in_transaction = None if connection._pipeline else status in {2, 3}
 
 
-def _close(original: Any) -> Any:
+def _close(original: Any, spares: Spares) -> Any:
     def close(self: Any) -> None:
         if _leaves_transaction(self):
             self.wait(self._exec_command(b"ROLLBACK"))
-        original(self)
+        if _can_be_spared(self):
+            try:
+                self.wait(self._exec_command(b"DISCARD ALL"))
+            except self.Error:
+                return original(self)  # type: ignore[no-any-return]
+            return _spare(self, spares)
+        return original(self)  # type: ignore[no-any-return]
 
     return close
 
 
-def _close_async(original: Any) -> Any:
+def _close_async(original: Any, spares: Spares) -> Any:
     async def close(self: Any) -> None:
         if _leaves_transaction(self):
             await self.wait(self._exec_command(b"ROLLBACK"))
-        await original(self)
+        if _can_be_spared(self):
+            try:
+                await self.wait(self._exec_command(b"DISCARD ALL"))
+            except self.Error:
+                return await original(self)  # type: ignore[no-any-return]
+            return _spare(self, spares)
+        return await original(self)  # type: ignore[no-any-return]
 
     return close
+
+
+def _can_be_spared(connection: Any) -> bool:
+    """Whether an operation closes a connection of its own, with nothing left open on it."""
+    return (
+        keeper() is not None
+        and not connection.closed
+        and not hasattr(connection, "_pool")
+        and not connection._pipeline
+        and not connection._tpc
+        and hasattr(connection, _WHERE)
+        and connection.pgconn.transaction_status == 0
+    )
+
+
+def _spare(connection: Any, spares: Spares) -> None:
+    """Take the server's side away from a connection, which is closed then, and keep it."""
+    pgconn, connection.pgconn = connection.pgconn, _finished()
+    connection._closed = True
+    spares.keep(getattr(connection, _WHERE), pgconn)
+
+
+@lru_cache(maxsize=1)
+def _finished() -> Any:
+    """What libpq has for a connection that was closed."""
+    from psycopg import pq
+
+    pgconn = pq.PGconn.connect_start(b"host=127.0.0.1 port=1")
+    pgconn.finish()
+    return pgconn
+
+
+def _is_alive(pgconn: Any) -> bool:
+    """Whether the server has said nothing since: what it says to an idle connection is goodbye."""
+    if pgconn.status != 0 or pgconn.transaction_status != 0:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 def _leaves_transaction(connection: Any) -> bool:
@@ -227,8 +293,14 @@ def _trip(connection: Any, gen: Any, redirect: Redirect) -> Trip | None:
         _text(connection, query),
         parameters,
         idle=idle,
+        isolation=_isolation(connection),
         begin=_begin(connection) if idle and name not in _TRANSACTIONS else None,
     )
+
+
+def _isolation(connection: Any) -> str | None:
+    level = None if connection.autocommit else connection.isolation_level
+    return None if level is None else str(level.name.replace("_", " ").lower())
 
 
 def _begin(connection: Any) -> str | None:
@@ -242,7 +314,7 @@ def _link(connection: Any, redirect: Redirect) -> Link:
     link: Link | None = getattr(connection, _LINK, None)
     if link is None:
         info = connection.info
-        session = session_of(redirect, info.host, info.port, info.dbname)
+        session = session_of(redirect, info.host, info.port, info.dbname, info.options)
         link = Link("psycopg", info.backend_pid, state=session)
         setattr(connection, _LINK, link)
     return link

@@ -27,6 +27,7 @@ __all__ = [
     "ROWS_MAX",
     "Session",
     "Trip",
+    "assume_isolation",
     "force_isolation",
     "forced_isolation",
     "is_chatter",
@@ -74,28 +75,34 @@ _LEVEL = re.compile(
 )
 _NOISE = re.compile(r"(__asyncpg_[a-z]+_)[0-9a-f]+(?=__)|(\bs)[0-9]{5,}(?=_x[0-9])")
 """Names that asyncpg and Django give savepoints: the part that is another one in each run."""
+_LEVEL_OF_SESSION = re.compile(r"set\s+(session\s+)?(characteristics\b|\w*transaction_isolation)")
 _forced: str | None = None
+_default: str | None = None
 
 
 @dataclass(slots=True)
 class Session:
     """What a gate remembers of a connection (``Link.state``).
 
-    ``quiet`` while the open transaction has asked nothing; ``opened`` are then the statements
-    that began it, which will be steps when it asks. ``stranger`` names the database that it is
-    connected to, if that is not the working copy.
+    ``isolation`` is the level of transactions that ask for none (None: not known). ``quiet``
+    while the open transaction has asked nothing; ``opened`` are then the statements that began
+    it, which will be steps when it asks. ``stranger`` names the database that it is connected
+    to, if that is not the working copy.
     """
 
     quiet: bool = False
     opened: list[tuple[str, Source | None]] = field(default_factory=list)
+    isolation: str | None = None
     stranger: str | None = None
     redirect: Redirect | None = None
 
 
-def session_of(redirect: Redirect, host: str, port: int, dbname: str) -> Session:
-    """The session of a connection that is connected to there."""
+def session_of(
+    redirect: Redirect, host: str, port: int, dbname: str, options: str | None = None
+) -> Session:
+    """The session of a connection that is connected to there, with these libpq options."""
     if redirect.postgres_names_original({"host": host, "port": port, "dbname": dbname}):
-        return Session()
+        return Session(isolation=None if "isolation" in (options or "") else _default)
     return Session(stranger=f"{dbname} at {host}:{port}", redirect=redirect)
 
 
@@ -154,14 +161,18 @@ class Trip:
         source = calling_line()
         keeper, operation, link = self._keeper, self._operation, self.link
         for text, line in self._opened:
-            keeper.leave(keeper.enter(operation, link, text, None, line))
+            passed = keeper.enter(operation, link, text, None, line)
+            link.in_transaction = True
+            keeper.leave(passed)
         self._passed = keeper.enter(operation, link, self.sql, self.parameters, source)
 
     async def enter_async(self) -> None:
         source = calling_line()
         keeper, operation, link = self._keeper, self._operation, self.link
         for text, line in self._opened:
-            keeper.leave(await keeper.enter_async(operation, link, text, None, line))
+            passed = await keeper.enter_async(operation, link, text, None, line)
+            link.in_transaction = True
+            keeper.leave(passed)
         self._passed = await keeper.enter_async(operation, link, self.sql, self.parameters, source)
 
     def ended(
@@ -186,12 +197,19 @@ class Trip:
 
 
 def trip_for(
-    link: Link, sql: str, parameters: Any, *, idle: bool, begin: str | None = None
+    link: Link,
+    sql: str,
+    parameters: Any,
+    *,
+    idle: bool,
+    isolation: str | None = None,
+    begin: str | None = None,
 ) -> Trip | None:
     """The round trip to be stopped at the gate, or None when it passes freely.
 
     ``idle`` says that the connection has no open transaction; ``begin`` is then what the driver
-    will begin one with by itself, where that says more than ``BEGIN`` (an isolation level).
+    will begin one with by itself, where that says more than ``BEGIN``. ``isolation`` is the level
+    that the driver was asked to begin transactions with, None for the session's own.
     """
     asked = keeper()
     if asked is None:
@@ -200,6 +218,9 @@ def trip_for(
     if session.stranger is not None and session.redirect is not None:
         session.redirect.note_stranger(session.stranger)
         return None
+    if _LEVEL_OF_SESSION.match(_plain(sql)):
+        session.isolation = None
+    link.isolation = (_forced or isolation or session.isolation or "").lower() or None
     if idle:
         session.quiet = True
         session.opened = [] if begin is None else [(begin, None)]
@@ -217,6 +238,12 @@ def trip_for(
 
 def _shown(sql: str) -> str:
     return _NOISE.sub(r"\1\2", sql) if "_" in sql[:80] else sql
+
+
+def assume_isolation(level: str | None) -> None:
+    """Say at which level a new session runs its transactions; None: that is not known."""
+    global _default  # noqa: PLW0603
+    _default = level
 
 
 def force_isolation(level: str | None) -> None:
