@@ -104,6 +104,8 @@ class Simulation:
         own = mover.waits
         assert own is not None
         mover.waits = None
+        own.step.error = done.error
+        own.step.waited_for = tuple(own.waited_for)
         mover.link.in_transaction = not mover.program.autocommit if self._pg else None
         touch = self._transactions.left(
             mover.link, own.statement, own.step.sql, None, failed=done.error is not None

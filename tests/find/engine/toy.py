@@ -149,7 +149,7 @@ class ToyPostgres:
             front = {h for n in front if n in self.queue for h in self._holders(n)} - seen
         return False
 
-    def _take_effect(self, who: int) -> Done:
+    def _take_effect(self, who: int) -> Done:  # noqa: PLR0911 - one a kind
         session = self.sessions[who]
         assert session.waits is not None
         act, snapshot = session.waits
