@@ -80,10 +80,12 @@ CREATE FUNCTION {OWN_SCHEMA}.restore(OUT ended int[], OUT mixed int[]) LANGUAGE 
 DECLARE
   dirty int[];
 BEGIN
-  SELECT array_agg(pid) INTO ended FROM pg_stat_get_activity(NULL)
+  WITH leaked AS MATERIALIZED (
+    SELECT pid FROM pg_stat_get_activity(NULL)
     WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND backend_xid IS NOT NULL AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid()
-      AND pg_terminate_backend(pid, 1000);
+  )
+  SELECT array_agg(pid) INTO ended FROM leaked WHERE pg_terminate_backend(pid, 1000);
   SELECT array_agg(DISTINCT n) INTO dirty FROM {OWN_SCHEMA}.dirty;
   IF dirty IS NOT NULL THEN
     {work}
