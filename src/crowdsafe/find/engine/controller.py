@@ -55,6 +55,7 @@ _GRACE_S = 0.02
 _DEADLOCK_S = 0.012
 _UNWIND_S = 2.0
 _CALL_S = 60.0
+_STATEMENTS_MAX = 5000
 _clock = time.monotonic
 _numbers = itertools.count(1)
 
@@ -62,7 +63,7 @@ _PARK, _LEFT, _RETURNED, _WITHDRAWN = range(4)
 
 
 class _Hang(Exception):
-    """Nothing happened for too long."""
+    """Nothing happened for too long, or too much."""
 
 
 def _every(_statement: Statement) -> bool:
@@ -366,7 +367,8 @@ class Controller:
         )
 
     def _move(self, actor: Actor, able: frozenset[int], held: frozenset[int]) -> None:
-        """Let an operation take its next visible step, with the invisible ones around it."""
+        """Let an operation take its next visible step, with the invisible ones around it. Raises
+        _Hang for an operation that does not come to an end."""
         if not actor.started:
             self._start(actor)
             self._settle()
@@ -411,6 +413,8 @@ class Controller:
         )
 
     def _grant(self, actor: Actor, able: frozenset[int], held: frozenset[int]) -> None:
+        if actor.granted >= _STATEMENTS_MAX:
+            raise _Hang(f"{actor.operation.name} sent {_STATEMENTS_MAX} statements and went on")
         self._wait_out_deadlock_timers(actor)
         parked = actor.parked.popleft()
         parked.step = Step(
