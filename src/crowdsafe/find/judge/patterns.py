@@ -16,10 +16,9 @@ from crowdsafe.find.model import Anomaly, Run, State, Verb
 
 __all__ = ["Pattern", "letter", "patterns_in"]
 
-_STATE_WORDS = re.compile(
-    r"(^|_)(status|state|stage|phase|step|approved|approval|used|consumed|revoked|redeemed|claimed"
-    r"|closed|done|paid|accepted|rejected|cancelled|canceled|active|enabled|processed|sent|locked"
-    r"|published|archived|deleted|verified|confirmed|completed|expired|shipped|refunded)($|_)"
+_STATE_WORDS = re.compile(r"(^|_)(status|state|stage|phase|step)($|_)")
+_FLAG_WORDS = re.compile(
+    r"^(is|has|was)_\w+$|(^|_)(?!used$)(\w+ed|done|paid|sent|taken|open|sold|active|read|seen)$"
 )
 _TIME_WORDS = re.compile(r"(_at|_on|_time|_date|^last_\w+|timestamp|^modified|^updated|^changed)$")
 _COUNTING = re.compile(r"\b(max|count)\s*\(|\bdesc\b(\s+nulls\s+\w+)?\s+limit\b", re.IGNORECASE)
@@ -28,6 +27,8 @@ _NUMBER_WORDS = re.compile(
     r"|version|ref|reference)($|_)"
 )
 _NUMBER = re.compile(r"^-?\d+(\.\d+)?$|^'-?\d+(\.\d+)?'$")
+_TRUTHS = frozenset({"TRUE", "FALSE"})
+_TRUTHS_AS_NUMBERS = frozenset({"0", "1"})
 _PATTERNS_MAX = 2000
 _EVENTS_MAX = 300
 
@@ -184,7 +185,7 @@ def _telling(column: str, value: str) -> int:
         return 0
     if _TIME_WORDS.search(column):
         return 4
-    if value in {"TRUE", "FALSE"}:
+    if value in _TRUTHS or (_FLAG_WORDS.search(column) and value in _TRUTHS_AS_NUMBERS):
         return 1
     return 2 if _NUMBER.match(value) or column in value.lower() else 3
 
@@ -192,11 +193,13 @@ def _telling(column: str, value: str) -> int:
 def _moves_state(column: str, read: Event, missed: Event, acted: Event) -> bool:
     """Whether both moved the row on, from the state in which it was read."""
     before = read.given[0].get(column) if len(read.given) == 1 else None
-    one, other = missed.sets[column], acted.sets[column]
-    if acted.in_place or before == other:
+    values = {missed.sets[column], acted.sets[column]}
+    if acted.in_place or before == acted.sets[column]:
         return False
-    if _STATE_WORDS.search(column) or {one, other} <= {"TRUE", "FALSE"}:
+    if _STATE_WORDS.search(column) or values <= _TRUTHS:
         return True
+    if _FLAG_WORDS.search(column):
+        return values <= _TRUTHS_AS_NUMBERS or before == "NULL"
     return bool(_TIME_WORDS.search(column)) and before == "NULL"
 
 
@@ -208,6 +211,20 @@ def _inserted(seen: _Seen) -> Iterator[Pattern]:
     for read, missed, table in _misses(seen.reads, inserts):
         for acted in _later(inserts, read, table):
             yield _second_insert(seen, read, missed, acted, table)
+    for read, missed, table in _misses(seen.reads, inserts):
+        for acted in _later(seen.writes, read, table):
+            if not acted.inserts and acted.number > missed.number and not _is_one_row(acted):
+                a = letter(missed.operation)
+                marks = (
+                    (read.number, f"before {a}'s insert"),
+                    (acted.number, f"meets {a}'s row too"),
+                )
+                yield Pattern(Anomaly.PHANTOM_INSERT, table, None, read, missed, acted, marks)
+
+
+def _is_one_row(write: Event) -> bool:
+    """Whether an UPDATE or DELETE names its row by its key."""
+    return any(name == "id" or name.endswith("_id") for name in write.where)
 
 
 def _second_insert(seen: _Seen, read: Event, missed: Event, acted: Event, table: str) -> Pattern:
