@@ -185,14 +185,16 @@ def test_keep_moves_what_restore_goes_back_to(database: Database) -> None:
 def test_an_empty_file_is_a_database_without_tables(tmp_path: Path, mode: str) -> None:
     original = tmp_path / "empty.db"
     original.touch()
-    with closing(open_database(f"sqlite:///{original}")) as database:
-        with closing(client(database)) as connection:
-            connection.execute(f"PRAGMA journal_mode={mode}")
-            connection.execute("CREATE TABLE stock (id INTEGER)")
-            assert set(database.read()) == {"stock"}
-            database.restore()
-            assert connection.execute("SELECT * FROM sqlite_master").fetchall() == []
-            assert database.read() == {}
+    with (
+        closing(open_database(f"sqlite:///{original}")) as database,
+        closing(client(database)) as connection,
+    ):
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("CREATE TABLE stock (id INTEGER)")
+        assert set(database.read()) == {"stock"}
+        database.restore()
+        assert connection.execute("SELECT * FROM sqlite_master").fetchall() == []
+        assert database.read() == {}
     assert original.stat().st_size == 0
 
 

@@ -6,12 +6,16 @@ import functools
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crowdsafe.find import gates
+from crowdsafe.find.database import open_database
 from crowdsafe.find.database.sqlite import SqliteDatabase
+from crowdsafe.find.gates.redirect import Redirect
 from crowdsafe.find.gates.sqlite_gate import release
 from tests.find.gates.watching import Watching, operating
 
@@ -230,17 +234,31 @@ def test_busy_comes_at_once_in_an_operation_and_after_the_timeout_outside(
     database: SqliteDatabase,
 ) -> None:
     connection = sqlite3.connect(database.redirect.original, timeout=4)
-    for sql in ("PRAGMA busy_timeout", "PRAGMA synchronous"):
-        expected = {"PRAGMA busy_timeout": 4000, "PRAGMA synchronous": 0}[sql]
-        assert connection.execute(sql).fetchone() == (expected,)
+
+    def timeout_ms() -> int:
+        return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    assert timeout_ms() == 4000
     with operating(Watching()):
-        assert connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
+        assert timeout_ms() == 0
         connection.execute("PRAGMA busy_timeout = 9000")
-        connection.execute("PRAGMA synchronous = FULL")
-        assert connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
-        assert connection.execute("PRAGMA synchronous").fetchone() == (0,)
-    assert connection.execute("PRAGMA busy_timeout").fetchone() == (9000,)
+        assert timeout_ms() == 0
+    assert timeout_ms() == 9000
     connection.close()
+
+
+def test_a_copy_on_disk_is_not_synced(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crowdsafe.find.database.sqlite._MEMORY_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with closing(open_database(f"sqlite:///{shop}")) as database:
+        undo = gates.install("sqlite", database.redirect)
+        with closing(sqlite3.connect(shop)) as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (0,)
+            connection.execute("PRAGMA synchronous = FULL")
+            assert connection.execute("PRAGMA synchronous").fetchone() == (0,)
+        undo()
 
 
 def test_the_targets_own_classes_and_callbacks_work(database: SqliteDatabase) -> None:
@@ -346,9 +364,6 @@ def test_what_was_left_open_is_released(database: SqliteDatabase) -> None:
 
 def test_undo_gives_sqlite3_back(shop: Path) -> None:
     before = (sqlite3.connect, sqlite3.dbapi2.connect)
-    from crowdsafe.find import gates
-    from crowdsafe.find.gates.redirect import Redirect
-
     undo = gates.install("sqlite", Redirect("sqlite", str(shop), str(shop)))
     assert sqlite3.connect is not before[0]
     assert sqlite3.dbapi2.connect is not before[1]

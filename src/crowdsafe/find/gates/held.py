@@ -9,6 +9,7 @@ keeps SHARED, which is asked of SQLite when somebody wants to know.
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
 import weakref
@@ -51,6 +52,7 @@ class Wish(StrEnum):
     RELEASE = "release"
 
 
+@functools.lru_cache(maxsize=10_000)
 def first_word(sql: str) -> str:
     """The statement's first word in lower case, comments left out."""
     start = _COMMENTS.match(sql)
@@ -58,6 +60,7 @@ def first_word(sql: str) -> str:
     return words[0].rstrip(";").lower() if words else ""
 
 
+@functools.lru_cache(maxsize=10_000)
 def wish_of(sql: str) -> Wish:
     """What that text asks for, by its first word; only a WITH has to be understood."""
     word = first_word(sql)

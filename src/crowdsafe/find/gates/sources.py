@@ -9,8 +9,9 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 from crowdsafe.find.model import Source
@@ -18,12 +19,32 @@ from crowdsafe.find.model import Source
 __all__ = ["asked_by", "calling_line", "set_roots"]
 
 _LIBRARIES = frozenset({"site-packages", "dist-packages"})
+_PLUMBING = frozenset(
+    {
+        "_pytest", "aiosqlite", "alembic", "anyio", "asgiref", "asyncmy", "asyncpg", "databases",
+        "django", "fastapi", "flask", "flask_admin", "flask_login", "flask_migrate",
+        "flask_restful", "flask_restx", "flask_smorest", "flask_sqlalchemy", "graphene",
+        "graphql", "greenlet", "gunicorn", "httpcore", "httpx", "jinja2", "litestar",
+        "marshmallow", "nest_asyncio", "ninja", "peewee.py", "piccolo", "playhouse", "pluggy",
+        "polyfactory", "pony", "psycopg", "psycopg2", "psycopg_pool", "pydantic", "pytest",
+        "quart", "requests", "rest_framework", "sniffio", "sqlalchemy", "sqlalchemy_utils",
+        "sqlmodel", "starlette", "strawberry", "tortoise", "uvicorn", "uvloop", "werkzeug",
+        "whitenoise", "wrapt",
+    }
+)  # fmt: skip
 _FRAMES_MAX = 1000
 _OURS = str(Path(__file__).resolve().parent.parent)
 _STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
 
+
+class _Kind(Enum):
+    OWN = 1
+    PACKAGE = 2
+    PLUMBING = 3
+
+
 _roots: tuple[str, ...] = ()
-_is_target: dict[CodeType, bool] = {}
+_kinds: dict[str, _Kind] = {}
 
 asked_by: contextvars.ContextVar[Source | None] = contextvars.ContextVar(
     "crowdsafe_find_asked_by", default=None
@@ -35,24 +56,32 @@ def set_roots(folders: Iterable[str | os.PathLike[str]]) -> None:
     """Name folders whose code is the target's although it lies among installed packages."""
     global _roots  # noqa: PLW0603
     _roots = tuple(os.path.realpath(folder) + os.sep for folder in folders)
-    _is_target.clear()
+    _kinds.clear()
 
 
 def calling_line() -> Source | None:
     """The innermost line of the target's own code on the caller's stack, or None.
 
     Not its own: the standard library, installed packages (unless :func:`set_roots` names them)
-    and the finder. Greenlets are followed both ways (SQLAlchemy's asyncio runs its core in one).
-    Takes some microseconds.
+    and the finder. An app that is installed itself has no other code: then it is the innermost
+    line of a package that is no well-known framework or driver. Greenlets are followed both ways
+    (SQLAlchemy's asyncio runs its core in one). Takes some microseconds.
     """
+    of_package: FrameType | None = None
     for frame in _frames(sys._getframe(1)):  # noqa: SLF001
-        code = frame.f_code
-        known = _is_target.get(code)
-        if known is None:
-            known = _is_target[code] = _belongs_to_target(code.co_filename)
-        if known:
-            return _source(code, frame.f_lineno)
-    return asked_by.get()
+        filename = frame.f_code.co_filename
+        kind = _kinds.get(filename)
+        if kind is None:
+            kind = _kinds[filename] = _kind(filename)
+        if kind is _Kind.OWN:
+            return _source(filename, frame.f_lineno, frame.f_code.co_qualname)
+        if kind is _Kind.PACKAGE and of_package is None:
+            of_package = frame
+    asked = asked_by.get()
+    if asked is None and of_package is not None:
+        code = of_package.f_code
+        return _source(code.co_filename, of_package.f_lineno, code.co_qualname)
+    return asked
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -79,23 +108,22 @@ def _current_greenlet() -> Any:
     return module.getcurrent() if module is not None else None
 
 
-def _belongs_to_target(filename: str) -> bool:
+def _kind(filename: str) -> _Kind:
     if filename.startswith("<"):
-        return False
+        return _Kind.PLUMBING
     path = os.path.realpath(filename)
     if path.startswith(_roots):
-        return True
+        return _Kind.OWN
     parts = Path(path).parts
-    return not (
-        _LIBRARIES.intersection(parts)
-        or path.startswith(_OURS + os.sep)
-        or any(path.startswith(folder + os.sep) for folder in _STANDARD)
-    )
+    for place, part in enumerate(parts[:-1]):
+        if part in _LIBRARIES:
+            return _Kind.PLUMBING if parts[place + 1] in _PLUMBING else _Kind.PACKAGE
+    return _Kind.PLUMBING if path.startswith((_OURS, *_STANDARD)) else _Kind.OWN
 
 
 @functools.lru_cache(maxsize=10_000)
-def _source(code: CodeType, line: int) -> Source:
-    path = os.path.realpath(code.co_filename)
+def _source(filename: str, line: int, function: str) -> Source:
+    path = os.path.realpath(filename)
     below = os.path.relpath(path)
     shown = path if below.startswith(os.pardir) else below
-    return Source(shown, line, code.co_qualname, linecache.getline(code.co_filename, line).strip())
+    return Source(shown, line, function, linecache.getline(filename, line).strip())

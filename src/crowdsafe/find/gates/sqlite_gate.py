@@ -149,8 +149,13 @@ class Gate:
             self._timeout_now_ms = timeout_ms
 
     def _hurry(self, connection: sqlite3.Connection) -> None:
-        """The copy need not survive a power cut."""
-        if self.redirect.in_place or connection.in_transaction:
+        """The copy need not survive a power cut. (In memory there is nothing to gain.)"""
+        redirect = self.redirect
+        if (
+            redirect.in_place
+            or connection.in_transaction
+            or redirect.working.startswith("/dev/shm/")  # noqa: S108
+        ):
             return
         try:
             with self.quiet():
