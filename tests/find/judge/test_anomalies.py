@@ -202,6 +202,29 @@ def test_a_token_deleted_twice_is_a_double_transition(dialect: str) -> None:
     assert "removed the same row of token" in found.summary
 
 
+@pytest.mark.parametrize(
+    ("column", "anomaly"),
+    [
+        ("answered", Anomaly.DOUBLE_TRANSITION),
+        ("is_used", Anomaly.DOUBLE_TRANSITION),
+        ("used_today", Anomaly.LOST_UPDATE),
+        ("used", Anomaly.LOST_UPDATE),
+        ("places_used", Anomaly.LOST_UPDATE),
+    ],
+)
+def test_a_counter_that_goes_to_one_is_no_flag(dialect: str, column: str, anomaly: Anomaly) -> None:
+    """SQLite has no booleans: only the name of the column tells a flag from a count."""
+    look = f"SELECT id, {column} FROM t WHERE id = ?"
+    run = history(
+        dialect,
+        ("A", look, (1,), gave(f"id {column}", (1, 0))),
+        ("B", look, (1,), gave(f"id {column}", (1, 0))),
+        ("A", f"UPDATE t SET {column} = ? WHERE id = ?", (1, 1)),
+        ("B", f"UPDATE t SET {column} = ? WHERE id = ?", (1, 1)),
+    )
+    assert named(run, judged("t")).anomaly is anomaly
+
+
 # --- duplicates and phantoms ----------------------------------------------------------------
 
 LOOK = "SELECT id FROM users WHERE email = ?"
@@ -321,6 +344,20 @@ def test_an_insert_into_what_another_was_closing_is_a_phantom(dialect: str) -> N
         ("B", COMMIT),
     )
     assert named(run, judged("invoice")).anomaly is Anomaly.PHANTOM_INSERT
+
+
+def test_an_update_that_meets_a_row_which_its_select_missed_is_a_phantom(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", "INSERT INTO messages (phone, answered) VALUES (?, ?)", ("966", 0)),
+        ("B", "SELECT words FROM messages WHERE phone = ?", ("966",), gave("words", ("hi",))),
+        ("A", COMMIT),
+        ("B", "UPDATE messages SET answered = ? WHERE phone = ?", (1, "966")),
+        ("B", COMMIT),
+    )
+    found = named(run, judged("messages"))
+    assert found.anomaly is Anomaly.PHANTOM_INSERT
+    assert marks_of(run, found.anomaly, [])[3] == "meets A's row too"
 
 
 # --- write skew, pieces, reads --------------------------------------------------------------
