@@ -151,7 +151,7 @@ def _supervised(job: dict[str, Any], args: argparse.Namespace) -> tuple[Report, 
         found = {group: one for group, one in outcome.findings.items() if _is_race(one)}
         fixed = getattr(args, "fixed", None)
         if fixed and found and not outcome.interrupted:
-            _try_fixed(job, fixed, found, narrator.tell)
+            outcome.notes += _try_fixed(job, fixed, found, narrator.tell)
     notes = list(outcome.notes)
     if outcome.interrupted:
         notes.append("interrupted: what had been found by then is shown")
@@ -175,15 +175,20 @@ def _try_fixed(
     fixed: str,
     found: dict[tuple[int, ...], Finding],
     tell: Callable[[dict[str, Any]], None],
-) -> None:
-    """What the same operations do on the mended variant, as a line of each finding's matrix."""
+) -> list[str]:
+    """What the same operations do on the mended variant, as a line of each finding's matrix.
+    Returns the notes on it."""
     from crowdsafe.find.matrix import row_of
     from crowdsafe.find.supervise import Supervisor
 
     again = job | {"target": fixed, "only": list(found), "isolation": False}
-    outcome = Supervisor(again, tell=tell, hang_s=job["hang_s"]).run()
+    try:
+        outcome = Supervisor(again, tell=tell, hang_s=job["hang_s"]).run()
+    except ConfigError as error:
+        return [f"{fixed} could not be tried: {error.message}"]
     for group, finding in outcome.findings.items():
         found[group].matrix = (*found[group].matrix, row_of(fixed, finding))
+    return []
 
 
 def _deliver(report: Report, args: argparse.Namespace) -> None:

@@ -246,7 +246,7 @@ class _Child:
         return None if self._ended else self._death(process.returncode)
 
     def _death(self, code: int) -> str:
-        lines = [line for line in self._said if line.strip()]
+        lines = [line for line in self._said if line.strip(" ^~")]
         fatal = next((n for n, line in enumerate(lines) if line.startswith(_FATAL)), len(lines))
         how = f"exit code {code}" if code >= 0 else _signal_name(-code)
         if place := where_it_hangs("\n".join(lines[fatal:])):
