@@ -180,6 +180,43 @@ def test_isolation(url: str) -> None:
         roundtrip.force_isolation(None)
 
 
+def test_closed_connection_comes_back_as_new(url: str) -> None:
+    with recording() as seen:
+        first = psycopg2.connect(url)
+        pid = first.info.backend_pid
+        psycopg2.extras.register_uuid(conn_or_curs=first)
+        first.set_session(isolation_level="SERIALIZABLE", autocommit=True)
+        first.cursor_factory = psycopg2.extras.DictCursor
+        cursor = first.cursor()
+        cursor.execute("SET work_mem = '7MB'; CREATE TEMP TABLE mine (a int)")
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE stock SET qty = 0")
+        first.close()
+        assert first.closed
+        for use in (first.cursor, first.commit, lambda: cursor.execute("DELETE FROM stock")):
+            with pytest.raises(psycopg2.InterfaceError, match="closed"):
+                use()
+        held = psycopg2.connect(url)
+        assert held.info.backend_pid != pid, "the first one is still held"
+        pid = held.info.backend_pid
+        held.close()
+        del held
+        second = psycopg2.connect(url)
+        assert second.info.backend_pid == pid
+        assert not second.closed
+        assert not second.autocommit
+        assert second.isolation_level is None
+        assert second.cursor_factory is None
+        cursor = second.cursor()
+        cursor.execute(
+            "SELECT current_setting('work_mem'), to_regclass('mine'), min(qty) FROM stock"
+        )
+        assert cursor.fetchone() == ("4MB", None, 5)
+        second.close()
+    assert [text for text in seen.texts if text.startswith("ROLLBACK")] == ["ROLLBACK"] * 2
+    assert "DISCARD ALL" not in seen.texts
+
+
 def test_connects_go_to_the_copy(pg_url: str) -> None:
     undo = gate.install(redirect_of(pg_url, original="not_there"))
     try:

@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crowdsafe.find.gates.control import Link, keeper
 from crowdsafe.find.gates.patches import Patches
+from crowdsafe.find.gates.psycopg2_spare import (
+    as_new,
+    check_open,
+    end,
+    is_unused,
+    opened_at,
+    spared,
+)
 from crowdsafe.find.gates.roundtrip import (
     ROWS_MAX,
     forced_isolation,
@@ -21,6 +29,7 @@ from crowdsafe.find.gates.roundtrip import (
     trip_for,
     with_isolation,
 )
+from crowdsafe.find.gates.spare import Spares
 
 if TYPE_CHECKING:
     from crowdsafe.find.gates.redirect import Redirect
@@ -35,6 +44,7 @@ _LEVELS = {
     4: "READ UNCOMMITTED",
 }
 _redirect: Redirect | None = None
+_spares: Spares | None = None
 
 
 def install(redirect: Redirect) -> Callable[[], None]:
@@ -42,12 +52,15 @@ def install(redirect: Redirect) -> Callable[[], None]:
     import psycopg2
     from psycopg2.extensions import connection, make_dsn, parse_dsn
 
-    global _redirect  # noqa: PLW0603
+    global _redirect, _spares  # noqa: PLW0603
     _redirect = redirect
+    spares = _spares = Spares(is_unused, end)
     original = psycopg2._connect
 
     def connect(dsn: str, connection_factory: Any = None, **kwargs: Any) -> Any:
         where = make_dsn(**redirect.postgres(parse_dsn(dsn)))
+        if connection_factory is None and not kwargs:
+            return _plain(original, where, spares)
         factory = connection_factory or connection
         if isinstance(factory, type):
             return original(where, connection_factory=_connection_of(factory), **kwargs)
@@ -55,7 +68,24 @@ def install(redirect: Redirect) -> Callable[[], None]:
 
     patches = Patches()
     patches.set(psycopg2, "_connect", connect)
-    return patches.undo
+
+    def undo() -> None:
+        global _spares  # noqa: PLW0603
+        patches.undo()
+        _spares = None
+        spares.clear()
+
+    return undo
+
+
+def _plain(original: Any, where: str, spares: Spares) -> Any:
+    """A connection of psycopg2's own class, which may have had another use before."""
+    from psycopg2.extensions import connection
+
+    spare = spares.take(where) if keeper() is not None else None
+    if spare is not None:
+        return as_new(spare)
+    return opened_at(where, original(where, connection_factory=_connection_of(connection)))
 
 
 class _Gated:
@@ -77,6 +107,7 @@ def _gated(thing: Any, subclass: Callable[[Any], Any]) -> Any:
 
 def _ask(connection: Any, sql: Any, parameters: Any, run: Callable[[], Any], cursor: Any) -> Any:
     """One round trip: wait at the gate, run it, and tell how it ended."""
+    check_open(connection)
     if keeper() is None or connection.closed or connection.async_:
         return run()
     idle = connection.get_transaction_status() == 0
@@ -161,6 +192,12 @@ def _connection_of(base: Any) -> Any:
     gated_plain: Any = _cursor_of(cast("Any", plain))
 
     class Gated(_Gated, base):  # type: ignore[misc]
+        crowdsafe_gone = False
+
+        @property
+        def closed(self) -> int:
+            return 1 if self.crowdsafe_gone else int(super().closed)
+
         def commit(self) -> Any:
             return self._crowdsafe_end("COMMIT", super().commit)
 
@@ -168,12 +205,15 @@ def _connection_of(base: Any) -> Any:
             return self._crowdsafe_end("ROLLBACK", super().rollback)
 
         def _crowdsafe_end(self, sql: str, run: Callable[[], Any]) -> Any:
+            check_open(self)
             if self.closed or self.status != _BEGUN:
                 return run()
             return _ask(self, sql, None, run, None)
 
         def close(self) -> Any:
             self._crowdsafe_leave()
+            if self.crowdsafe_gone or (keeper() is not None and spared(self, _spares)):
+                return None
             return super().close()
 
         def reset(self) -> Any:
@@ -185,11 +225,17 @@ def _connection_of(base: Any) -> Any:
             return super().set_isolation_level(level)
 
         def _crowdsafe_leave(self) -> None:
-            """psycopg2 rolls an open transaction back without a call of ``rollback``."""
-            if keeper() is not None and not self.closed and self.status == _BEGUN:
+            """psycopg2 rolls an open transaction back without a call of ``rollback``, or leaves
+            it to the server, which does it at a time of its own."""
+            if keeper() is None or self.closed or self.async_:
+                return
+            if self.status == _BEGUN:
                 self.rollback()
+            elif self.get_transaction_status() in {2, 3}:
+                self.cursor().execute("ROLLBACK")
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
+            check_open(self)
             if base.cursor is not connection.cursor:
                 return _gated(self._crowdsafe_cursor(*args, **kwargs), _cursor_of)
             asked = args[1] if len(args) > 1 else kwargs.pop("cursor_factory", None)
