@@ -173,3 +173,21 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             run(command, "--help")
         assert "example:" in capsys.readouterr().out
+
+
+def test_a_mended_variant_that_does_not_start_costs_no_finding(
+    supervisor: type[FakeSupervisor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Once(supervisor):  # type: ignore[misc, valid-type]
+        def run(self) -> Outcome:
+            if self.jobs[1:]:
+                raise ConfigError("no such module")
+            return super().run()
+
+    supervisor.outcomes.append(outcome(RACE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crowdsafe.find.supervise.Supervisor", Once)
+        assert run("find", "a:app", "--request=POST /a", "--fixed=a:mended") == 1
+    assert "a:mended could not be tried: no such module" in " ".join(
+        capsys.readouterr().out.split()
+    )
