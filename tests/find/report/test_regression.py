@@ -125,6 +125,15 @@ def test_functions_are_imported_and_each_race_has_a_test() -> None:
     assert "no_race_between(first, first, first)" in text
 
 
+def test_functions_of_a_file_are_named_by_it() -> None:
+    finding = race("call jobs/run.py:take", "call jobs/run.py:take")
+    finding.operations = ("take()", "take()")
+    text = written(finding)
+    assert "from crowdsafe.find import find\n" in text
+    assert 'first = "call jobs/run.py:take"' in text
+    assert 'no_race_between("take()", "take()")' in text
+
+
 def test_the_operations_of_a_scenario_are_named() -> None:
     text = written(race("take", "give", target="races.py", scenario=True))
     assert '"races.py",\n        database=' in text

@@ -18,7 +18,7 @@ __all__ = ["Pattern", "letter", "patterns_in"]
 
 _STATE_WORDS = re.compile(r"(^|_)(status|state|stage|phase|step)($|_)")
 _FLAG_WORDS = re.compile(
-    r"^(is|has|was)_\w+$|(^|_)(?!used$)(\w+ed|done|paid|sent|taken|open|sold|active|read|seen)$"
+    r"^(is|has|was)_\w+$|^(?!.*used$)(\w+_)?(\w+ed|done|paid|sent|taken|open|sold|active|seen)$"
 )
 _TIME_WORDS = re.compile(r"(_at|_on|_time|_date|^last_\w+|timestamp|^modified|^updated|^changed)$")
 _COUNTING = re.compile(r"\b(max|count)\s*\(|\bdesc\b(\s+nulls\s+\w+)?\s+limit\b", re.IGNORECASE)

@@ -80,13 +80,14 @@ class _Case:
 
     @property
     def functions(self) -> list[str]:
-        return [each.removeprefix(_CALL) for each in self.token.operations if _is_call(each)]
+        return [each.removeprefix(_CALL) for each in self.token.operations if _is_import(each)]
 
     @property
     def used(self) -> set[str]:
         if self.token.scenario:
             return set()
-        return {"call" if _is_call(each) else "request" for each in self.token.operations}
+        named = [each for each in self.token.operations if not _is_in_file(each)]
+        return {"call" if _is_import(each) else "request" for each in named}
 
     def source(self, name: str) -> str:
         told = textwrap.wrap(one_line(self.finding.summary, 300), 92) or ["No race."]
@@ -115,7 +116,7 @@ class _Case:
             if (text, name) not in variables:
                 variables[text, name] = variable = _VARIABLES[len(variables)]
                 lines.append(f"    {variable} = {_operation(text, name)}")
-            tried.append(variables[text, name])
+            tried.append(_text(name) if _is_in_file(text) else variables[text, name])
         return tried, list(variables.values())
 
     def _arguments(self, operations: list[str]) -> list[str]:
@@ -155,7 +156,9 @@ _VARIABLES = ("first", "second", "third")
 
 
 def _operation(text: str, name: str) -> str:
-    if _is_call(text):
+    if _is_in_file(text):
+        return _text(text)
+    if _is_import(text):
         return f"call({text.rpartition(':')[2]}, name={_text(name)})"
     return (
         f"request({_text(text)})"
@@ -164,8 +167,13 @@ def _operation(text: str, name: str) -> str:
     )
 
 
-def _is_call(text: str) -> bool:
-    return text.startswith(_CALL)
+def _is_in_file(text: str) -> bool:
+    """Whether it is a function of a file, which cannot be imported by a name."""
+    return text.startswith(_CALL) and text.rpartition(":")[0].endswith(".py")
+
+
+def _is_import(text: str) -> bool:
+    return text.startswith(_CALL) and not _is_in_file(text)
 
 
 def _slug(name: str) -> str:
