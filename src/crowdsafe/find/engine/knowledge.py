@@ -27,7 +27,7 @@ from crowdsafe.find.database.schema import Schema, Table
 from crowdsafe.find.engine.races import whole_touch
 from crowdsafe.find.engine.touch import Mode, Rows, Touch, dependent
 from crowdsafe.find.engine.trace import Grant
-from crowdsafe.find.engine.transactions import Transactions
+from crowdsafe.find.engine.transactions import Habits, Transactions
 from crowdsafe.find.model import Statement, Verb
 from crowdsafe.find.sql import values_of
 
@@ -52,13 +52,14 @@ class Knowledge:
         self._added: set[str] = set()
         self._not_adding: set[str] = set()
         self._unknown: set[str] = set()
+        self._habits = Habits()
 
     @classmethod
     def of(cls, database: Database) -> Knowledge:
         return cls(database.dialect, database.schema())
 
     def transactions(self) -> Transactions:
-        return Transactions(self._dialect, touch_of=self.touch_of)
+        return Transactions(self._dialect, touch_of=self.touch_of, habits=self._habits)
 
     def touch_of(self, statement: Statement, sql: str, parameters: Any) -> Touch | None:
         """What a statement touches by itself; None: everything."""
@@ -80,7 +81,7 @@ class Knowledge:
 
     def learn(self, grants: Sequence[Grant]) -> bool:
         """Take in a run; True when the dependencies have to be looked at anew."""
-        known = len(self._not_adding) + len(self._unknown)
+        known = self._known
         for grant in grants:
             step = grant.step
             fails = step.error is not None or bool(step.waited_for)
@@ -92,9 +93,16 @@ class Knowledge:
                 meanwhile = grants[: _came_through(grants, place)]
                 if any(not _explained(meanwhile, grant, who) for who in grant.step.waited_for):
                     self._unknown.add(grant.statement.text)
+            if grant.step.error is not None and grant.statement.tables:
+                self._habits.failing.add(grant.statement.text)
         spoiled = self._added & self._read
         self._added -= spoiled
-        return bool(spoiled) or known != len(self._not_adding) + len(self._unknown)
+        return bool(spoiled) or known != self._known
+
+    @property
+    def _known(self) -> int:
+        failing = len(self._habits.failing) if self._dialect == "postgresql" else 0
+        return failing + len(self._not_adding) + len(self._unknown)
 
     def _only_adds(self, statement: Statement, sql: str, parameters: Any) -> bool:
         if statement.verb is not Verb.INSERT or len(statement.writes) != 1:

@@ -152,7 +152,6 @@ class Search:
                 break
             self._stalled = self._stalled or not guided.lost
         if trace.stalled:
-            self._eager = False
             self.why_not = self.why_not or (
                 "operations waited for each other inside of the process (a lock, a pool of "
                 "connections), where other processes would not"
@@ -161,7 +160,8 @@ class Search:
             self.problem = self.problem or trace.run.problem
             self.why_not = f"a run had a problem: {self.problem}"
             return trace.run
-        if self._knowledge.learn(trace.grants):
+        if self._knowledge.learn(trace.grants) or (trace.stalled and self._eager):
+            self._eager = not (trace.stalled or not self._eager)
             self._start_over()
             return trace.run
         self._explore(trace.grants, guided)
@@ -185,70 +185,73 @@ class Search:
         return guided, trace
 
     def _explore(self, grants: list[Grant], guided: _Guided) -> None:
-        choices = bytes(grant.operation for grant in grants)
-        depth = len(guided.todo.prefix)
-        if guided.todo.choice is not None:
-            node = self._nodes[guided.todo.prefix]
-            node.tried[guided.todo.choice] = whole_touch(grants[depth])
+        ran = _Ran(grants, guided.sleeps)
+        depth, choice = len(guided.todo.prefix), guided.todo.choice
+        if choice is not None:
+            if ran.choices[depth : depth + 1] == bytes([choice]):
+                self._nodes[guided.todo.prefix].tried[choice] = whole_touch(grants[depth])
+            else:
+                self._want_earlier(choice, depth, ran)
         end = len(grants) if guided.cut is None else guided.cut
-        costs = _preemptions(grants)
         for reversal in reversals(grants, len(self._operations), end):
-            self._want(reversal, grants, choices, guided.sleeps, costs)
+            self._want_reversal(reversal, ran)
 
-    def _want(
-        self,
-        reversal: Reversal,
-        grants: list[Grant],
-        choices: bytes,
-        sleeps: list[dict[int, Touch]],
-        costs: list[int],
-    ) -> None:
+    def _want_reversal(self, reversal: Reversal, ran: _Ran) -> None:
         """Have a reversal tried, unless what is tried there already leads to it."""
-        depth = reversal.depth
-        initials = reversal.initials & grants[depth].able
+        initials = reversal.initials & ran.grants[reversal.depth].able
         if not initials:
-            depth, initials = _where_able(reversal, grants)
-        node = self._nodes.get(choices[:depth])
-        if node is None:
-            node = _Node(dict(sleeps[depth]), {}, {choices[depth]})
-            node.tried[choices[depth]] = whole_touch(grants[depth])
-            self._nodes[choices[:depth]] = node
+            self._want_earlier(reversal.operation, reversal.depth + 1, ran)
+            return
+        node = self._node(reversal.depth, ran)
         if initials & (node.wanted | node.sleep.keys()):
             return
-        chosen = (
-            reversal.operation
-            if reversal.operation in initials
-            else min(initials, key=reversal.order.index)
-        )
-        node.wanted.add(chosen)
+        chosen = reversal.operation
+        if chosen not in initials:
+            chosen = min(initials, key=reversal.order.index)
         guide = list(reversal.order)
         guide.remove(chosen)
-        running = grants[depth - 1].operation if depth else chosen
-        preempts = running != chosen and running in grants[depth].able
-        heapq.heappush(
-            self._heap,
-            _Todo(
-                costs[depth] + preempts,
-                depth,
-                next(self._numbers),
-                choices[:depth],
-                chosen,
-                tuple(guide),
-            ),
-        )
+        self._push(reversal.depth, chosen, tuple(guide), ran)
+
+    def _want_earlier(self, operation: int, before: int, ran: _Ran) -> None:
+        """Have an operation tried at the last point at which it could have gone on: where it was
+        wanted it could not, for a wait that the dependencies do not know of."""
+        for depth in range(min(before, len(ran.grants)) - 1, -1, -1):
+            if ran.grants[depth].operation == operation:
+                return
+            if operation in ran.grants[depth].able:
+                node = self._node(depth, ran)
+                if operation not in node.wanted:
+                    if operation not in node.sleep:
+                        self._push(depth, operation, (), ran)
+                    return
+
+    def _node(self, depth: int, ran: _Ran) -> _Node:
+        node = self._nodes.get(ran.choices[:depth])
+        if node is None:
+            choice = ran.choices[depth]
+            node = _Node(dict(ran.sleeps[depth]), {}, {choice})
+            node.tried[choice] = whole_touch(ran.grants[depth])
+            self._nodes[ran.choices[:depth]] = node
+        return node
+
+    def _push(self, depth: int, choice: int, guide: tuple[int, ...], ran: _Ran) -> None:
+        prefix = ran.choices[:depth]
+        self._nodes[prefix].wanted.add(choice)
+        before = ran.grants[depth - 1].operation if depth else choice
+        preempts = before != choice and before in ran.grants[depth].able
+        cost = ran.costs[depth] + preempts
+        todo = _Todo(cost, depth, next(self._numbers), prefix, choice, guide)
+        heapq.heappush(self._heap, todo)
 
 
-def _where_able(reversal: Reversal, grants: list[Grant]) -> tuple[int, frozenset[int]]:
-    """The last point before a race at which the second could have gone on (by what the database
-    said; the dependencies say it could at the race itself, which a wait that they do not know of
-    may contradict)."""
-    operation = reversal.operation
-    for depth in range(reversal.depth, -1, -1):
-        if operation in grants[depth].able:
-            return depth, frozenset({operation})
-        if grants[depth].operation == operation:
-            break
-    return reversal.depth, frozenset({grants[reversal.depth].operation})
+class _Ran:
+    """A run that was made: its steps, who took them, who slept before each, and what it cost."""
+
+    def __init__(self, grants: list[Grant], sleeps: list[dict[int, Touch]]) -> None:
+        self.grants = grants
+        self.sleeps = sleeps
+        self.choices = bytes(grant.operation for grant in grants)
+        self.costs = _preemptions(grants)
 
 
 def _preemptions(grants: list[Grant]) -> list[int]:
@@ -274,6 +277,7 @@ class _Guided:
         self._path = todo.prefix + (b"" if todo.choice is None else bytes([todo.choice]))
         self._guide = list(todo.guide)
         self._done = bytearray()
+        self._asked = -1
 
     def absorb(self, grants: list[Grant]) -> None:
         """Put to sleep, and wake, what the latest steps say."""
@@ -301,13 +305,18 @@ class _Guided:
         self.absorb(situation.grants)
         place = len(self._done)
         if place < len(self._path):
-            if self._path[place] not in situation.able:
+            chosen = self._path[place]
+            if chosen in situation.able:
+                self._asked = place
+                return chosen
+            if self._asked != place:
                 self.lost = True
                 raise Impossible(
-                    f"not the same twice: operation {self._path[place] + 1} could go on after "
-                    f"{place} statements before, and cannot now"
+                    f"not the same twice: operation {chosen + 1} could go on after {place} "
+                    f"statements before, and cannot now"
                 )
-            return self._path[place]
+            self._path = self._path[:place]  # it began, and could not come to a statement
+            self._guide.clear()
         sleep = self.sleeps[-1]
         while self._guide:
             chosen = self._guide.pop(0)

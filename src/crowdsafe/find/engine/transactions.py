@@ -10,7 +10,7 @@ from crowdsafe.find.engine.touch import EVERYTHING, NOTHING, Mode, Rows, Touch, 
 from crowdsafe.find.gates.control import Link
 from crowdsafe.find.model import Statement, Verb
 
-__all__ = ["TouchOf", "Transactions"]
+__all__ = ["Habits", "TouchOf", "Transactions"]
 
 TouchOf = Callable[[Statement, str, Any], Touch | None]
 """What a statement touches by itself, from its text and parameters; None: everything."""
@@ -21,6 +21,21 @@ _FILE = "#file"
 _READERS = "#readers"
 _WRITING = Mode.LOCK | Mode.ADD | Mode.SHARE
 _BOUNDS = {Verb.BEGIN, Verb.SAVEPOINT, Verb.RELEASE, Verb.SET}
+
+
+@dataclass(slots=True)
+class Habits:
+    """What statements (by their texts) were seen to do, in this run and earlier ones.
+
+    What a step touches must not depend on whether it has to wait or fails: the search reverses
+    steps by what they touched where they stood before. So one that failed once, and so let go of
+    its transaction's locks, counts as if it might always; one that has to wait counts as if it
+    committed by itself, unless it was only seen not to.
+    """
+
+    failing: set[str] = field(default_factory=set)
+    committing: set[str] = field(default_factory=set)
+    staying: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -41,8 +56,11 @@ class Transactions:
     """Follows the transactions of a run; ``touch_of`` tells what each statement touches by
     itself (without it: the tables of its text)."""
 
-    def __init__(self, dialect: str, *, touch_of: TouchOf | None = None) -> None:
+    def __init__(
+        self, dialect: str, *, touch_of: TouchOf | None = None, habits: Habits | None = None
+    ) -> None:
         self._dialect = dialect
+        self._habits = habits or Habits()
         self._touch_of = touch_of or plain_touch
         self._open: dict[Link, _Open] = {}
         self._levels: dict[Link, str] = {}
@@ -52,10 +70,20 @@ class Transactions:
         return link in self._open and bool(self._open[link].locked)
 
     def attempt(self, link: Link, statement: Statement, sql: str, parameters: Any) -> Touch:
-        """What a statement touches that has to wait, as far as it got."""
+        """What a statement touches that has to wait: all that it would if it did not."""
+        tx = self._open.get(link, _Open())
         if statement.verb in {Verb.COMMIT, Verb.ROLLBACK}:
-            return self._ending(self._open.get(link, _Open()), statement.verb)
-        return self._own(self._open.get(link, _Open()), statement, sql, parameters)
+            return self._ending(tx, statement.verb)
+        own = self._own(tx, statement, sql, parameters)
+        written = _only(own, _WRITING)
+        parts = [own, self._failing(tx, statement)]
+        stays = statement.text in self._habits.staying - self._habits.committing
+        if not (tx.begun or link.in_transaction or stays):
+            parts += [_released(written), _published(written)]
+        return all_of(parts)
+
+    def _failing(self, tx: _Open, statement: Statement) -> Touch:
+        return _released(tx.locked) if statement.text in self._habits.failing else NOTHING
 
     def left(
         self, link: Link, statement: Statement, sql: str, parameters: Any, *, failed: bool
@@ -101,10 +129,10 @@ class Transactions:
     ) -> Touch:
         own = self._own(tx, statement, sql, parameters)
         level = tx.level or link.isolation or self._levels.get(link) or ""
-        parts = [own]
+        parts = [own, self._failing(tx, statement)]
         if level in {"repeatable read", "serializable"}:
             if tx.snapshot and level == "repeatable read":
-                parts = [_only(own, _WRITING)]
+                parts[0] = _only(own, _WRITING)
             elif not tx.snapshot:
                 parts.append({_SNAPSHOT: (Mode.READ, None)})
             tx.snapshot = True
@@ -115,6 +143,8 @@ class Transactions:
         open_now = link.in_transaction
         if open_now is None and tx.begun:
             open_now = True
+        if open_now is not None and written:
+            (self._habits.staying if open_now else self._habits.committing).add(statement.text)
         if open_now is not True and written:
             parts += [_released(written), _published(written), {_SNAPSHOT: (Mode.PUBLISH, None)}]
         if open_now is not False:
