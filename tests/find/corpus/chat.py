@@ -64,7 +64,7 @@ def _app(url: str) -> tuple[FastAPI, Any]:
     Anomaly.LOST_UPDATE,
     Anomaly.WRITE_SKEW,
     Anomaly.TORN_STEPS,
-    also=(Anomaly.DUPLICATE_CREATE,),
+    also=(Anomaly.DUPLICATE_CREATE, Anomaly.DOUBLE_TRANSITION),
     note="a message that comes after the SELECT is marked as answered, and no reply speaks of it",
 )
 def batch_loses_message(url: str) -> Built:

@@ -47,7 +47,7 @@ def django_buy(url: str) -> Built:
         return JsonResponse({"left": item.stock})
 
     app = site(url, path("items/<int:item_id>/buy", buy))
-    setup = tables(Item, rows=lambda: Item.objects.create(name="lamp", stock=1))
+    setup = tables(Item, rows=lambda: Item.objects.create(name="lamp", stock=1, sold=3))
     return Built(app, ["POST /items/1/buy"], setup, close=close)
 
 
