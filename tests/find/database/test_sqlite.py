@@ -208,6 +208,11 @@ def test_restore_keeps_the_journal_mode_that_the_target_chose(database: Database
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def mode_of(database: Database) -> str:
+    with closing(client(database)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
 def test_what_the_target_left_locked_does_not_stop_a_restore(
     database: Database, original: Path
 ) -> None:
@@ -217,6 +222,12 @@ def test_what_the_target_left_locked_does_not_stop_a_restore(
     left = sqlite3.connect(original)
     left.execute("DELETE FROM log")
     reader = sqlite3.connect(original).execute("SELECT * FROM customer")
+    if mode_of(database) == "delete":
+        with pytest.raises(sqlite3.OperationalError):
+            left.execute("PRAGMA busy_timeout=0")
+            left.commit()
+    assert len(database.read()["log"].rows) == 2
+    left.execute("DELETE FROM log")
     database.restore()
     assert not left.in_transaction
     assert left.execute("SELECT count(*) FROM log").fetchone() == (2,)

@@ -92,7 +92,9 @@ class SqliteDatabase:
         """The rows as SQLite stores them: int, float, str, bytes and None, never anything else.
 
         Virtual tables, what they store their content in, and ``sqlite_sequence`` are left out.
+        What the target left open is rolled back first, since it may hold the file locked.
         """
+        release()
         return read_state(self._connection, self.schema(), tables)
 
     def perturb(self, by: int = 1000) -> None:
