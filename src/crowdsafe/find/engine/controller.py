@@ -181,6 +181,11 @@ class Controller:
         passed.step.rows = rows
 
     @property
+    def progress_at(self) -> float:
+        """When a statement last moved on, by ``time.monotonic()``; 0 before the first run."""
+        return getattr(self, "_progress_at", 0.0)
+
+    @property
     def wants_rows(self) -> bool:
         return self._keep_rows
 

@@ -1,4 +1,44 @@
-"""Runs one schedule of each kind that could make a difference, those with fewest switches first."""
+"""Runs one schedule of each kind that could make a difference, those with fewest switches first.
+
+Two runs are of one kind when they differ only in the order of neighbouring steps that do not
+depend on each other (:mod:`crowdsafe.find.engine.touch` says which do). Then they leave the same
+rows and give the same answers, so one of them is enough. The search is dynamic partial-order
+reduction (Flanagan and Godefroid, POPL 2005) with source sets and sleep sets (Abdulla, Aronis,
+Jonsson and Sagonas, "Optimal dynamic partial order reduction", POPL 2014, algorithm 1: the
+source-DPOR): each run is looked through for races (:mod:`crowdsafe.find.engine.races`), and for
+each race a run is wanted in which the later step comes first, unless a choice that is already
+tried or asleep at that point begins an equivalent run. Why every kind is run, where this differs
+from the paper:
+
+*Waits.* On PostgreSQL a step is the attempt of a statement, which is possible whenever its
+operation is at its gate; a wait that it runs into, and coming through it, are part of the steps
+that cause them: the end of a transaction counts with all that it woke. A woken operation's next
+step is ordered after the step that woke it, so what only that made possible is not reversed. On
+SQLite a statement that would wait is not possible. A race of the paper is between steps that were
+taken; here a held statement also races, from the moment at which it is held, with the steps that
+took what it waits for. Else the order in which a lock is taken would never be turned round: the
+later taker is ordered after the earlier one's release, which came before it.
+
+*Touches that do not vary.* That a reversed step leads to every kind rests on its dependencies being
+the same where it stands after the reversal. So what a step touches does not depend on whether it
+waits, nor on whether it fails, as far as that was seen (``Habits``). Whatever else a run teaches
+about dependencies (``Knowledge``) starts the search over.
+
+*Order.* The paper goes depth first; here the wanted runs wait in a heap, fewest preemptions first.
+The proof is by induction over the calls in the order in which they return. It carries over to the
+finished tree: take its nodes in the post-order of a walk that visits the choices of each node in
+the order in which they were begun. A sleeping choice was begun before those that it sleeps for, so
+what the induction needs of it comes earlier in that order; and the check that a race's reversal
+begins with a choice of the node is against a set that only grows.
+
+*The end of a wanted run* follows the steps that the race leaves in place (as a wakeup sequence of
+that paper would), then goes on without preemption; any end would do.
+
+``tests/find/engine`` holds all this against the set of all interleavings of random programs.
+
+What it does not do: it does not choose which thread gets a lock inside of the process, nor which
+of several waiting transactions PostgreSQL wakes to the lock first.
+"""
 
 from __future__ import annotations
 
