@@ -35,12 +35,12 @@ def trouble(name):
 def spin():
     while True:
         time.sleep(0.05)
-        tell("alive", runs=7)
+        tell("alive", moved=[7])
 
 def crawl():
     for number in range(40):
         time.sleep(0.05)
-        tell("alive", runs=number)
+        tell("alive", moved=[7, number])
 
 trouble("start")
 os.makedirs("crowdsafe-find-copy", exist_ok=True)

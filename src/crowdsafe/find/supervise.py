@@ -204,7 +204,7 @@ class _Child:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Its events until its end, or until it makes no progress for too long."""
-        limit_s, runs = _START_S_MAX, -1
+        limit_s, alive = _START_S_MAX, None
         moved = time.monotonic()
         while True:
             rest = moved + limit_s - time.monotonic()
@@ -219,8 +219,8 @@ class _Child:
                 moved, limit_s = time.monotonic(), self._limit_s
                 self._ended = event["event"] in {"end", "refused"}
                 yield event
-            elif event["runs"] != runs:
-                runs, moved = event["runs"], time.monotonic()
+            elif event["moved"] != alive:
+                alive, moved = event["moved"], time.monotonic()
 
     def end(self) -> str | None:
         """See that it has ended. What was wrong with it, or None when it ended well."""

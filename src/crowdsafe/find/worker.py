@@ -57,7 +57,13 @@ class _Teller:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             with contextlib.suppress(OSError, ValueError):  # the pipe closes as we end
-                self({"event": "alive", "runs": self.session.runs if self.session else 0})
+                self({"event": "alive", "moved": self._moved()})
+
+    def _moved(self) -> list[float]:
+        """Changes whenever anything went on."""
+        if self.session is None:
+            return []
+        return [self.session.runs, self.session.controller.progress_at]
 
 
 def main() -> NoReturn:

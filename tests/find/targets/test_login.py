@@ -170,6 +170,11 @@ def test_each_operation_as_its_own_user(on_loop: Any) -> None:
     assert (said, logins) == (["Bearer ann", "Bearer bo", "Bearer all"], ["ann", "bo", "all"])
 
 
+def test_a_user_of_whom_no_login_is_known() -> None:
+    with pytest.raises(ConfigError, match="say how they log in"):
+        load(guarded("field")).prepare([request("POST /order", as_="ann")])
+
+
 def test_headers_of_all_operations_and_of_one() -> None:
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [("Content-Type", "text/plain")])

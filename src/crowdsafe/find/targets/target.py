@@ -99,6 +99,11 @@ class Target:
     ) -> Operation:
         if isinstance(spec, Call):
             return self.operation(spec)
+        if spec.user is not None and spec.login is None:
+            raise ConfigError(
+                f"{spec.name} is done as {spec.user!r}: say how they log in, with "
+                f"Scenario(logins={{{spec.user!r}: 'POST /login ...'}})"
+            )
         text = spec.login or login
         if text not in users:
             visitor = Visitor(tuple(header_of(header) for header in headers))
