@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crowdsafe.find.database.schema import Schema, Table
+from crowdsafe.find.database.schema import Column, Schema, Table
 from crowdsafe.find.judge.anomalies import Named, explanation, marks_of, name, pattern_of
 from crowdsafe.find.judge.oracle import Judgement
 from crowdsafe.find.model import Anomaly, Answer, Reply, Run, Severity, State
@@ -210,6 +210,7 @@ def test_a_token_deleted_twice_is_a_double_transition(dialect: str) -> None:
         ("used_today", Anomaly.LOST_UPDATE),
         ("used", Anomaly.LOST_UPDATE),
         ("places_used", Anomaly.LOST_UPDATE),
+        ("sold", Anomaly.LOST_UPDATE),
     ],
 )
 def test_a_counter_that_goes_to_one_is_no_flag(dialect: str, column: str, anomaly: Anomaly) -> None:
@@ -223,6 +224,10 @@ def test_a_counter_that_goes_to_one_is_no_flag(dialect: str, column: str, anomal
         ("B", f"UPDATE t SET {column} = ? WHERE id = ?", (1, 1)),
     )
     assert named(run, judged("t")).anomaly is anomaly
+    declared = Schema({"t": Table("t", (Column(column, "boolean"),))})
+    found = named(run, judged("t"), schema=declared)
+    assert found.anomaly is Anomaly.DOUBLE_TRANSITION
+    assert marks_of(run, found.anomaly, [])[3] == "moved by A already"
 
 
 # --- duplicates and phantoms ----------------------------------------------------------------

@@ -96,16 +96,32 @@ def name(
     that: no dirty read on PostgreSQL. The same run always gets the same name. Never raises for
     what a run holds: a shape that nothing fits is "not serializable".
     """
-    named = _name(run, judgement, serial, analyse or analyse_for(run))
+    named = _name(run, judgement, serial, analyse or analyse_for(run), _flags(schema))
     if schema is None or not schema.tables:
         return named
     return replace(named, tables=tuple(t for t in named.tables if t in schema.tables))
 
 
-def _name(run: Run, judgement: Judgement, serial: Sequence[Run], analyse: Analyse) -> Named:
+def _flags(schema: Schema | None) -> frozenset[tuple[str, str]]:
+    """The columns that are declared to hold yes or no."""
+    return frozenset(
+        (table.name, column.name.lower())
+        for table in schema or ()
+        for column in table.columns
+        if column.type.lower().startswith("bool")
+    )
+
+
+def _name(
+    run: Run,
+    judgement: Judgement,
+    serial: Sequence[Run],
+    analyse: Analyse,
+    flags: frozenset[tuple[str, str]],
+) -> Named:
     events = events_of(run, analyse)
     states = [each.state for each in serial if each.state is not None]
-    patterns = patterns_in(run, events, states)
+    patterns = patterns_in(run, events, states, flags)
     pattern = _best(patterns, judgement.tables)
     if judgement.kind in {"aborts", "error"}:
         return _failed(run, judgement, pattern, events)
@@ -153,7 +169,11 @@ def marks_of(
 
 def _fitting(run: Run, anomaly: Anomaly | None, serial: Sequence[Run]) -> list[Pattern]:
     states = [each.state for each in serial if each.state is not None]
-    return [each for each in patterns_in(run, events_of(run), states) if each.anomaly is anomaly]
+    events = events_of(run)
+    found = [each for each in patterns_in(run, events, states) if each.anomaly is anomaly]
+    if found or anomaly is not Anomaly.DOUBLE_TRANSITION:
+        return found
+    return [each for each in patterns_in(run, events, states, None) if each.anomaly is anomaly]
 
 
 def _best(patterns: Sequence[Pattern], tables: Sequence[str]) -> Pattern | None:

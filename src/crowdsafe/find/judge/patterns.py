@@ -17,9 +17,7 @@ from crowdsafe.find.model import Anomaly, Run, State, Verb
 __all__ = ["Pattern", "letter", "patterns_in"]
 
 _STATE_WORDS = re.compile(r"(^|_)(status|state|stage|phase|step)($|_)")
-_FLAG_WORDS = re.compile(
-    r"^(is|has|was)_\w+$|^(?!.*used$)(\w+_)?(\w+ed|done|paid|sent|taken|open|sold|active|seen)$"
-)
+_FLAG_WORDS = re.compile(r"^(is|has|was)_\w+$|^(?!.*used$)(\w+_)?(\w+ed|done|open|active)$")
 _TIME_WORDS = re.compile(r"(_at|_on|_time|_date|^last_\w+|timestamp|^modified|^updated|^changed)$")
 _COUNTING = re.compile(r"\b(max|count)\s*\(|\bdesc\b(\s+nulls\s+\w+)?\s+limit\b", re.IGNORECASE)
 _NUMBER_WORDS = re.compile(
@@ -31,6 +29,9 @@ _TRUTHS = frozenset({"TRUE", "FALSE"})
 _TRUTHS_AS_NUMBERS = frozenset({"0", "1"})
 _PATTERNS_MAX = 2000
 _EVENTS_MAX = 300
+
+
+Flags = frozenset[tuple[str, str]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class _Seen:
     writes: Sequence[Event]
     found: State | None
     serial: Sequence[State]
+    flags: Flags
 
 
 def letter(operation: int) -> str:
@@ -82,14 +84,20 @@ def letter(operation: int) -> str:
     return chr(ord("A") + operation) if 0 <= operation < 26 else f"#{operation}"
 
 
-def patterns_in(run: Run, events: Sequence[Event], serial: Sequence[State]) -> list[Pattern]:
-    """All shapes that a run has, the most telling kind first, each kind in the run's order."""
+def patterns_in(
+    run: Run, events: Sequence[Event], serial: Sequence[State], flags: Flags = frozenset()
+) -> list[Pattern]:
+    """All shapes that a run has, the most telling kind first, each kind in the run's order.
+
+    ``flags`` are the (table, column) known to hold yes or no, which SQLite writes as a number;
+    None takes every column for one.
+    """
     useful = [event for event in events if event.statement.tables and not event.statement.opaque]
     if len(useful) > _EVENTS_MAX:
         useful = _contended(useful)
     reads = [event for event in useful if event.looks]
     writes = [event for event in useful if event.writes and event.seen_from is not None]
-    seen = _Seen(reads, writes, run.state, serial)
+    seen = _Seen(reads, writes, run.state, serial, flags)
     found: list[Pattern] = []
     for kind in (_overwritten, _inserted, _skewed, _torn, _reread):
         for pattern in kind(seen):
@@ -152,14 +160,15 @@ def _overwritten(seen: _Seen) -> Iterator[Pattern]:
     for read, missed, table in _misses(seen.reads, changes):
         for acted in _later(changes, read, table):
             if acted.number > missed.number and may_be_same_row(missed, acted):
-                yield _over(read, missed, acted, table)
+                yield _over(read, missed, acted, table, seen.flags)
 
 
-def _over(read: Event, missed: Event, acted: Event, table: str) -> Pattern:
+def _over(read: Event, missed: Event, acted: Event, table: str, flags: Flags) -> Pattern:
     column = _column_of(read, missed, acted)
+    known = flags is None or (table, column) in flags
     a = letter(missed.operation)
     both_delete = missed.verb is acted.verb is Verb.DELETE
-    if both_delete or (column is not None and _moves_state(column, read, missed, acted)):
+    if both_delete or (column is not None and _moves_state(column, read, missed, acted, known)):
         anomaly, mark = Anomaly.DOUBLE_TRANSITION, f"moved by {a} already"
     else:
         anomaly = Anomaly.LOST_UPDATE
@@ -190,13 +199,13 @@ def _telling(column: str, value: str) -> int:
     return 2 if _NUMBER.match(value) or column in value.lower() else 3
 
 
-def _moves_state(column: str, read: Event, missed: Event, acted: Event) -> bool:
+def _moves_state(column: str, read: Event, missed: Event, acted: Event, known: bool) -> bool:
     """Whether both moved the row on, from the state in which it was read."""
     before = read.given[0].get(column) if len(read.given) == 1 else None
     values = {missed.sets[column], acted.sets[column]}
     if acted.in_place or before == acted.sets[column]:
         return False
-    if _STATE_WORDS.search(column) or values <= _TRUTHS:
+    if known or _STATE_WORDS.search(column) or values <= _TRUTHS:
         return True
     if _FLAG_WORDS.search(column):
         return values <= _TRUTHS_AS_NUMBERS or before == "NULL"
