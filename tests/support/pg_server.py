@@ -43,6 +43,16 @@ SETTINGS = {
 }
 START_S_MAX = 30
 GUARD_POLL_S = 0.3
+_EMPTY = """
+DO $$ DECLARE one name; BEGIN
+    FOR one IN SELECT nspname FROM pg_namespace
+        WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+    LOOP EXECUTE format('DROP SCHEMA %I CASCADE', one); END LOOP;
+END $$;
+CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
+ALTER DATABASE {database} RESET ALL;
+"""
 
 
 class PgServer:
@@ -154,6 +164,30 @@ class PgServer:
             f"WHERE datname = '{database}' AND pid <> pg_backend_pid()"
         )
         return len(rows)
+
+    def empty(self, database: str) -> bool:
+        """Take everything out of `database`, as if it were new; False when it was dropped instead.
+
+        Dropping makes the server write out all that it holds, so emptying is many times quicker.
+        """
+        self.kill_connections(database)
+        try:
+            with psycopg.connect(self.url(database), connect_timeout=10) as connection:
+                connection.execute("SET LOCAL lock_timeout = '5s'")
+                connection.execute(_EMPTY.format(database=database).encode())
+        except psycopg.Error:
+            self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+            return False
+        return True
+
+    def rename(self, database: str, name: str) -> bool:
+        """Call `database` by another name; False when it was dropped, since somebody is in it."""
+        try:
+            self.execute(f"ALTER DATABASE {database} RENAME TO {name}")
+        except psycopg.Error:
+            self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+            return False
+        return True
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
