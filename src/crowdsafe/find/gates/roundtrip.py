@@ -209,7 +209,8 @@ def trip_for(
 
     ``idle`` says that the connection has no open transaction; ``begin`` is then what the driver
     will begin one with by itself, where that says more than ``BEGIN``. ``isolation`` is the level
-    that the driver was asked to begin transactions with, None for the session's own.
+    that the driver was asked to begin transactions with, None for the session's own; asking for
+    what it has anyway (a pool's way of putting a level back) is no step either.
     """
     asked = keeper()
     if asked is None:
@@ -223,7 +224,8 @@ def trip_for(
     link.isolation = (_forced or isolation or session.isolation or "").lower() or None
     if idle:
         session.quiet = True
-        session.opened = [] if begin is None else [(begin, None)]
+        as_it_is = not _forced and isolation is not None and isolation == session.isolation
+        session.opened = [] if begin is None or as_it_is else [(begin, None)]
     if is_chatter(sql):
         return None
     if session.quiet and _OPENS.match(_plain(sql)):
