@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import permutations
 
 from crowdsafe.find.judge import Judgement, Oracle
-from crowdsafe.find.model import Answer, Operation, Run, State
+from crowdsafe.find.model import Answer, Operation, Run
 from crowdsafe.find.session import Session
 
 __all__ = ["Inconclusive", "SerialOutcomes"]
@@ -35,20 +35,19 @@ class SerialOutcomes:
         self.session = session
         self.operations = operations
         self.runs: dict[Key, Run] = {}
-        self._repeats: list[list[Run]] = []
-        self._last_learned = 0.0
-        self._tables: frozenset[str] = frozenset()
+        self.oracle = Oracle(session.schema, session.invariants, session.base)
         whole = (None,) * len(operations)
         first = tuple(range(len(operations)))
         for order in self._distinct_orders():
             self._run(order, whole)
         self.runs[first, whole] = self._run(first, whole)
-        self._repeats.append([self.runs[first, whole], self._run(first, whole, perturbed=True)])
+        self.oracle.learn([self.runs[first, whole], self._run(first, whole, perturbed=True)])
         for order in permutations(first):
             if (order, whole) not in self.runs:
                 self.runs[order, whole] = self._turned(order) or self._run(order, whole)
         self._last_learned = time.monotonic()
-        self._build()
+        for (order, limits), run in self.runs.items():
+            self.oracle.add_serial(order, limits, run)
 
     @property
     def orders(self) -> dict[tuple[int, ...], Run]:
@@ -57,22 +56,14 @@ class SerialOutcomes:
 
     def judge(self, run: Run) -> Judgement:
         """Whether a serial order gives this; runs the serial orders that are missing first."""
-        changed = self._changed(run)
-        if not changed <= self._tables:
-            self._tables |= changed
-            self._build()
-        shown = self._narrowed(run)
         for _ in range(_WANTED_MAX):
-            wanted = [key for key in self.oracle.wants(shown) if key not in self.runs]
+            wanted = [key for key in self.oracle.wants(run) if key not in self.runs]
             if not wanted:
                 break
             for order, limits in wanted:
-                serial = self._run(order, limits)
-                self.runs[order, limits] = serial
-                self._tables |= self._changed(serial)
-            self._build()
-            shown = self._narrowed(run)
-        return self.oracle.judge(shown)
+                self.runs[order, limits] = self._run(order, limits)
+                self.oracle.add_serial(order, limits, self.runs[order, limits])
+        return self.oracle.judge(run)
 
     def relearn(self) -> None:
         """Run the first order again when a clock has moved on, to learn what holds the time."""
@@ -81,9 +72,8 @@ class SerialOutcomes:
             time.sleep(rest)
         first = tuple(range(len(self.operations)))
         whole = (None,) * len(self.operations)
-        self._repeats.append([self.runs[first, whole], self._run(first, whole)])
+        self.oracle.learn([self.runs[first, whole], self._run(first, whole)])
         self._last_learned = time.monotonic()
-        self._build()
 
     def _run(
         self,
@@ -112,28 +102,6 @@ class SerialOutcomes:
             if all(self.operations[a] is self.operations[b] for a, b in names.items()):
                 return _renamed(run, names)
         return None
-
-    def _changed(self, run: Run) -> frozenset[str]:
-        base = self.session.base
-        return frozenset(
-            name for name, rows in (run.state or {}).items() if rows is not base.get(name)
-        )
-
-    def _narrowed(self, run: Run) -> Run:
-        state: State = {
-            name: rows for name, rows in (run.state or {}).items() if name in self._tables
-        }
-        return replace(run, state=state)
-
-    def _build(self) -> None:
-        """The oracle anew, over the tables that any run changed so far."""
-        for run in self.runs.values():
-            self._tables |= self._changed(run)
-        self.oracle = Oracle(self.session.schema, self.session.invariants, base=self.session.base)
-        for repeats in self._repeats:
-            self.oracle.learn([self._narrowed(run) for run in repeats])
-        for (order, limits), run in self.runs.items():
-            self.oracle.add_serial(order, limits, self._narrowed(run))
 
 
 def _renamed(run: Run, names: dict[int, int]) -> Run:
