@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from crowdsafe.errors import ConfigError
 from crowdsafe.find import gates
 from crowdsafe.find.database import open_database
 from crowdsafe.find.database.sqlite import SqliteDatabase
@@ -362,6 +363,13 @@ def test_what_was_left_open_is_released(database: SqliteDatabase) -> None:
     assert release() == 0
 
 
+def test_the_original_is_not_opened_past_connect(database: SqliteDatabase, shop: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sqlite3\.connect"):
+        sqlite3.Connection(shop)
+    with pytest.raises(ConfigError, match=r"sqlite3\.connect"):
+        sqlite3.connect.__wrapped__(f"file:{shop}", uri=True)  # type: ignore[attr-defined]
+
+
 def test_undo_gives_sqlite3_back(shop: Path) -> None:
     before = (sqlite3.connect, sqlite3.dbapi2.connect)
     undo = gates.install("sqlite", Redirect("sqlite", str(shop), str(shop)))
@@ -369,3 +377,4 @@ def test_undo_gives_sqlite3_back(shop: Path) -> None:
     assert sqlite3.dbapi2.connect is not before[1]
     undo()
     assert (sqlite3.connect, sqlite3.dbapi2.connect) == before
+    sqlite3.Connection(shop).close()

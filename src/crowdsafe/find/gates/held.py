@@ -164,7 +164,9 @@ class Held:
         """A statement ran, if perhaps into an error that came after it had its locks."""
         wish = wish_of(sql)
         self.maybe_reading |= wish == Wish.READ
-        if wish == Wish.EXCLUSIVE:
+        if wish == Wish.ROLLBACK or self.commits(sql):
+            self._lock = Lock.NONE  # in_transaction may stay true: Connection(autocommit=False)
+        elif wish == Wish.EXCLUSIVE:
             self._lock = Lock.EXCLUSIVE
         elif wish in {Wish.IMMEDIATE, Wish.WRITE}:
             self._lock = max(self._lock, Lock.RESERVED)

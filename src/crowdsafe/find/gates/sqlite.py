@@ -13,11 +13,13 @@ import contextlib
 import functools
 import os
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+from crowdsafe.errors import ConfigError
 from crowdsafe.find.gates.held import Wish, first_word, wish_of
 from crowdsafe.find.gates.patches import Patches
 from crowdsafe.find.gates.redirect import Redirect, sqlite_file
@@ -32,6 +34,9 @@ _OPTIONS = (
 )  # fmt: skip
 _DML = ("insert", "update", "delete", "replace")
 _LEGACY = -1
+
+_guarded: list[Redirect] = []
+_hooked = False
 
 
 class GateCursor(sqlite3.Cursor):
@@ -259,7 +264,33 @@ def install(redirect: Redirect) -> Callable[[], None]:
 
     patches = Patches()
     patches.set_everywhere(original, connect)
-    return patches.undo
+    _guard(redirect)
+
+    def undo() -> None:
+        patches.undo()
+        _guarded.remove(redirect)
+
+    return undo
+
+
+def _guard(redirect: Redirect) -> None:
+    """Refuse a connection to the original that is not made by connect()."""
+    global _hooked  # noqa: PLW0603
+    _guarded.append(redirect)
+    if not _hooked:
+        _hooked = True
+        sys.addaudithook(_on_audit)
+
+
+def _on_audit(event: str, args: tuple[Any, ...]) -> None:
+    if event != "sqlite3.connect":
+        return
+    for redirect in _guarded:
+        if not redirect.in_place and redirect.sqlite_names_original(args[0], uri=True):
+            raise ConfigError(
+                f"the target opens {redirect.original} by sqlite3.Connection(...), which cannot be "
+                "led to the finder's copy: open it by sqlite3.connect(...)"
+            )
 
 
 def _stranger(redirect: Redirect, database: Any, uri: bool) -> str | None:
