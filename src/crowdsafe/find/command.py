@@ -58,8 +58,20 @@ def add_find(subparsers: Parsers) -> None:
         help="the app (module:app, file.py:app, module:create_app()) or a scenario file",
     )
     _add_database(parser)
-    add("--request", action="append", default=[], metavar="TEXT", help="an operation, to repeat")
-    add("--call", action="append", default=[], metavar="MODULE:FUNCTION", help="one as a function")
+    add(
+        "--request",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="one operation: 'POST /a {...}'; may be given several times",
+    )
+    add(
+        "--call",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="one that is a function",
+    )
     add("--header", action="append", default=[], metavar="'Name: value'", help="for all requests")
     add("--setup", metavar="MODULE:FUNCTION", help="runs once, before the copy is kept")
     add("--login", metavar="TEXT", help="a request that logs in: 'POST /login {...}'")
@@ -71,7 +83,6 @@ def add_find(subparsers: Parsers) -> None:
     add("--only", action="append", default=[], metavar="1,2", help="these operations (by number)")
     add("--isolation", choices=["all"], help="try what is found at each isolation level")
     add("--fixed", metavar="TARGET", help="try what is found on this mended variant too")
-    add("--in-place", action="store_true", help="work on the database itself, then put it back")
     _add_outputs(parser)
     add("--write-test", type=Path, metavar="FILE", help="a test that fails until it is mended")
     parser.set_defaults(run=run_find)
@@ -98,6 +109,9 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
         "--database",
         metavar="URL",
         help="sqlite:///dev.db or postgresql://user:password@host/name; it is copied, not changed",
+    )
+    parser.add_argument(
+        "--in-place", action="store_true", help="work on the database itself, then put it back"
     )
 
 
@@ -135,8 +149,14 @@ def run_find(args: argparse.Namespace) -> int:
 
 def run_replay(args: argparse.Namespace) -> int:
     """Replay, print, write the files. The exit code is 1 when the race is still there."""
-    job = {"token": args.token, "target": args.target, "database": args.database}
-    report, _ = _supervised(job | {"hang_s": 10.0}, args)
+    job = {
+        "token": args.token,
+        "target": args.target,
+        "database": args.database,
+        "in_place": args.in_place,
+        "hang_s": 10.0,
+    }
+    report, _ = _supervised(job, args)
     _deliver(report, args)
     return exit_code(report)
 

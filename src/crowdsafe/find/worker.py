@@ -113,7 +113,8 @@ def _stacks_into(path: str | None) -> Iterator[None]:
 def work(job: dict[str, Any], tell: _Teller) -> None:
     """Find, or replay when the job has a token. Raises CrowdsafeError."""
     if job.get("token"):
-        report = replay(job["token"], target=job["target"], database=job["database"])
+        given = {name: job[name] for name in ("target", "database", "in_place", "hang_s")}
+        report = replay(job["token"], **given)
         about = {"target": report.target, "database": report.database, "operations": []}
         tell({"event": "plan", "groups": [[0]], **about})
         for finding in report.findings:
