@@ -120,6 +120,33 @@ def test_an_operation_that_stopped_on_its_way_is_compared_up_to_there() -> None:
     assert oracle.judge(other).kind == "race"
 
 
+def looked(seen: int, *, left: int = 40, status: int = 201) -> Run:
+    """Each looks at a page, then acts; the second one's page says ``seen``."""
+    pages = [Reply("GET /stock", 200, {"left": n}) for n in (100, seen)]
+    return taken(left, (pages[0], reply()), (pages[1], reply(status)))
+
+
+def test_what_an_operation_looked_up_on_its_way_may_be_from_before() -> None:
+    """Two have the form open at the same time: only what comes of it can be wrong."""
+    oracle = oracle_of(looked(70), looked(70))
+    assert oracle.judge(looked(100)).kind == "serial"
+    assert oracle.judge(looked(100, left=70)).kind == "race"
+    refused = looked(100, left=70, status=409)
+    assert oracle.wants(refused) == [((0, 1), (None, 1)), ((1, 0), (None, 1))]
+    page = Reply("GET /stock", 200, {"left": 70})
+    up_to = taken(70, (page, reply()), (page,))
+    oracle.add_serial((0, 1), (None, 1), up_to)
+    assert oracle.judge(refused).kind == "serial"
+
+
+def test_what_an_operation_looked_up_last_is_its_answer() -> None:
+    def read(left: int) -> Run:
+        page = Reply("GET /stock", 200, {"left": left})
+        return taken(40, (reply(), page), (reply(), page))
+
+    assert oracle_of(read(40), read(40)).judge(read(70)).kind == "race"
+
+
 def test_what_a_refusal_says_is_not_compared() -> None:
     oracle = oracle_of(FIRST, SECOND)
     assert oracle.judge(taken(20, reply(), reply(409, {"left": 3}))).kind == "serial"
@@ -233,6 +260,18 @@ def test_a_target_that_gives_something_else_each_time_is_told() -> None:
     oracle = Oracle(SCHEMA, base=BASE)
     oracle.learn([ordered((1, 1, 7, "a", None)), ordered((8, 1, 7, "a", None))])
     assert oracle.unstable == ()
+
+
+def test_a_session_that_is_signed_anew_each_second_is_no_change() -> None:
+    """Saved in the second in which it was made, it is as before; a second later it is not."""
+    first = run(state(stock=[(1, 40, "x")]), reply(), reply())
+    later = run(state(stock=[(1, 40, "x:1tDPxz:Zq3Wm8u")]), reply(), reply())
+    oracle = oracle_of(first, first)
+    judgement = oracle.judge(later)
+    assert (judgement.kind, judgement.suspects_clock) == ("race", True)
+    oracle.relearn([later])
+    assert oracle.judge(later).kind == "serial"
+    assert oracle.judge(run(state(stock=[(1, 41, "y")]), reply(), reply())).kind == "race"
 
 
 # Invariants

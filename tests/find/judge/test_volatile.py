@@ -186,6 +186,15 @@ def test_headers() -> None:
     assert moved.judge(told(1, location="/failed")).kind == "race"
 
 
+def test_times_of_day_on_a_page_are_for_people() -> None:
+    def page(text: str) -> Any:
+        return told(f"<html>\n<p>{text}</p>\n</html>")
+
+    oracle = oracle_of(page("saved at 8:07 p.m., 3 left"), page("saved at 8:07 p.m., 3 left"))
+    assert oracle.judge(page("saved at 8:08 p.m., 3 left")).kind == "serial"
+    assert oracle.judge(page("saved at 8:07 p.m., 2 left")).kind == "race"
+
+
 def test_a_time_in_a_json_column_and_a_number_beside_it() -> None:
     def noted(number: int) -> Any:
         code = json.dumps({"at": time.time(), "n": number, "by": "x"})

@@ -10,8 +10,9 @@ compared as multisets. Two outcomes whose nodes differ only in ways that refinem
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.delta import Change, Delta
@@ -44,6 +45,7 @@ class Outcome:
     """
 
     delta: Delta
+    leaves: Leaves
     rows: dict[str, tuple[int, ...]]
     changes: dict[str, list[tuple[int, Change]]]
     answers: list[list[Told]]
@@ -69,11 +71,20 @@ class Canon:
     habits: Habits
     _names: dict[Hashable, int] = field(default_factory=dict)
 
-    def outcome(self, run: Run, delta: Delta, window: Window) -> Outcome:
+    def outcome(
+        self, run: Run, delta: Delta, window: Window, limits: Sequence[int | None] = ()
+    ) -> Outcome:
+        """``limits`` are those that the run was made with, if any."""
+        whole = [limit is None for limit in limits] or [True] * len(run.answers)
         leaves = Leaves(self.schema, self.habits, delta, window)
         rows = list(self._row_entities(delta, leaves))
         told = [
-            [self._reply_entity(number, place, reply, leaves) for place, reply in enumerate(ones)]
+            [
+                self._reply_entity(
+                    number, place, reply, leaves, last=whole[number] and reply is ones[-1]
+                )
+                for place, reply in enumerate(ones)
+            ]
             for number, ones in enumerate(answer.replies for answer in run.answers)
         ]
         replies = [entity for ones in told for entity in ones]
@@ -95,7 +106,7 @@ class Canon:
         tokens = {
             table: tuple(sorted(token for token, _ in ones)) for table, ones in changes.items()
         }
-        return Outcome(delta, tokens, changes, answers, linked)
+        return Outcome(delta, leaves, tokens, changes, answers, linked)
 
     def _row_entities(self, delta: Delta, leaves: Leaves) -> Iterator[_Entity]:
         for table, changes in delta.changes.items():
@@ -104,12 +115,29 @@ class Canon:
                 if change.after is None:
                     yield _Entity(("gone", table, repr(change.before)), path, None, True, change)
                     continue
+                cells = self._compared(change)
+                if not cells:
+                    continue
                 label = ("new", table) if change.is_new else ("changed", table, repr(change.key))
-                yield _Entity(label, path, leaves.row(table, change.cells()), True, change)
+                yield _Entity(label, path, leaves.row(table, cells), True, change)
 
-    def _reply_entity(self, number: int, place: int, reply: Reply, leaves: Leaves) -> _Entity:
+    def _compared(self, change: Change) -> dict[str, Any]:
+        """Its cells, without the volatile texts of a row that was there before: whether such a
+        one (a session that is signed with the time) changed at all may be a matter of the clock."""
+        if change.is_new:
+            return change.cells()
+        return {
+            column: value
+            for column, value in change.cells().items()
+            if not isinstance(value, str | bytes | float)
+            or ("row", change.table, column) not in self.habits.volatile
+        }
+
+    def _reply_entity(
+        self, number: int, place: int, reply: Reply, leaves: Leaves, *, last: bool
+    ) -> _Entity:
         label = ("answer", number, place, reply.status, reply.error if is_refused(reply) else None)
-        if is_refused(reply):
+        if is_refused(reply) or is_preparation(reply, last=last):
             return _Entity(label, (), None, False)
         return _Entity(label, (), leaves.reply(route(reply.request), reply), False)
 
@@ -198,3 +226,9 @@ def _refs(tree: Tree) -> Iterator[Ref]:
 def is_refused(reply: Reply) -> bool:
     """Whether it did not do what it was asked for: a status from 400 on, or an exception."""
     return reply.error is not None or (reply.status is not None and reply.status >= 400)
+
+
+def is_preparation(reply: Reply, *, last: bool) -> bool:
+    """Whether an operation only looked something up, to go on with it: a page with a form, an
+    ETag. What it saw is not compared, but what it then did with it; others may act meanwhile."""
+    return not last and reply.request.split(" ")[0] in {"GET", "HEAD", "OPTIONS"}

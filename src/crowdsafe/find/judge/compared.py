@@ -9,7 +9,8 @@ from typing import Any
 
 from crowdsafe.find.judge.canonical import Outcome, Told
 from crowdsafe.find.judge.delta import Change
-from crowdsafe.find.judge.volatile import aligned, opened, paired
+from crowdsafe.find.judge.leaves import shape
+from crowdsafe.find.judge.volatile import Path, aligned, opened, paired, route
 from crowdsafe.find.model import Reply
 
 __all__ = ["Comparison", "compare"]
@@ -103,9 +104,9 @@ def _row_spots(table: str, here: Outcome, there: Outcome) -> Iterator[Spot]:
     ours, theirs = _only_in(table, here, there), _only_in(table, there, here)
     changed = {change.key: change for change in theirs if not change.is_new}
     for change in [one for one in ours if not one.is_new]:
-        yield from _changed_spots(change, changed.pop(change.key, None))
+        yield from _changed_spots(change, changed.pop(change.key, None), here, there)
     for change in changed.values():
-        yield from _unchanged_spots(change)
+        yield from _unchanged_spots(change, here, there)
     new_here = [change for change in ours if change.is_new]
     new_there = [change for change in theirs if change.is_new]
     if len(new_here) != len(new_there):
@@ -116,7 +117,7 @@ def _row_spots(table: str, here: Outcome, there: Outcome) -> Iterator[Spot]:
     columns = new_here[0].columns if new_here else ()
     for ours_row, theirs_row in rows:
         for column, a, b in zip(columns, ours_row, theirs_row, strict=True):
-            if a != b:
+            if _differs(("row", table, column), here, a, there, b):
                 yield Spot(f"{column} of a new row in {table}", a, b)
 
 
@@ -131,7 +132,9 @@ def _only_in(table: str, one: Outcome, other: Outcome) -> list[Change]:
     return found
 
 
-def _changed_spots(here: Change, there: Change | None) -> Iterator[Spot]:
+def _changed_spots(
+    here: Change, there: Change | None, one: Outcome, two: Outcome
+) -> Iterator[Spot]:
     if here.after is None or (there is not None and there.after is None):
         stayed = there is None or there.after is not None
         words = ("gone" if here.after is None else "there", "there" if stayed else "gone")
@@ -139,16 +142,16 @@ def _changed_spots(here: Change, there: Change | None) -> Iterator[Spot]:
         return
     other = here.before if there is None else there.after
     for column, a, b in zip(here.columns, here.after, other or (), strict=False):
-        if a != b:
+        if _differs(("row", here.table, column), one, a, two, b):
             yield Spot(f"{here.label}.{column}", a, b)
 
 
-def _unchanged_spots(there: Change) -> Iterator[Spot]:
+def _unchanged_spots(there: Change, one: Outcome, two: Outcome) -> Iterator[Spot]:
     if there.after is None:
         yield Spot(there.label, "there", "gone", 2, hard=True)
         return
     for column, a, b in zip(there.columns, there.before or (), there.after, strict=False):
-        if a != b:
+        if _differs(("row", there.table, column), one, a, two, b):
             yield Spot(f"{there.label}.{column}", a, b)
 
 
@@ -158,28 +161,45 @@ def _answer_spots(here: Outcome, there: Outcome, limits: Sequence[int | None]) -
         ours = ours if limit is None else ours[:limit]  # noqa: PLW2901
         for one, two in zip(ours, theirs, strict=False):
             if one.token != two.token:
-                yield from _reply_spots(number, one, two)
+                yield from _reply_spots(number, one, two, here, there)
         if len(ours) != len(theirs):
             yield Spot(
                 f"the number of answers to operation {number + 1}", len(ours), len(theirs), 3
             )
 
 
-def _reply_spots(number: int, here: Told, there: Told) -> Iterator[Spot]:
+def _reply_spots(
+    number: int, here: Told, there: Told, one: Outcome, two: Outcome
+) -> Iterator[Spot]:
     where = f"the answer to {here.reply.request.split(' {')[0]} (operation {number + 1})"
     if here.refused or there.refused or here.reply.status != there.reply.status:
         yield Spot(where, _verdict(here.reply), _verdict(there.reply), 3, hard=True)
         return
-    both = paired((), here.reply.body, there.reply.body)
-    pairs = [pair for pair in both if pair[1] != pair[2]]
+    start: Path = ("answer", route(here.reply.request))
+    pairs = [
+        pair
+        for pair in paired(start, here.reply.body, there.reply.body)
+        if _differs(pair[0], one, pair[1], two, pair[2])
+    ]
     for path, a, b in pairs:
-        name = ".".join(path)
+        name = ".".join(path[2:])
         yield Spot(f"{name} in {where}" if name else where, a, b)
-    one, two = opened(here.reply.body), opened(there.reply.body)
-    if isinstance(one, list) and isinstance(two, list) and len(one) != len(two):
-        yield Spot(f"the length of {where}", len(one), len(two), hard=True)
-    elif not pairs:
-        yield Spot(where, one, two, hard=True)
+    ours, theirs = opened(here.reply.body), opened(there.reply.body)
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) != len(theirs):
+        yield Spot(f"the length of {where}", len(ours), len(theirs), hard=True)
+    elif not pairs and ours != theirs:
+        yield Spot(where, ours, theirs, hard=True)
+
+
+def _differs(path: Path, one: Outcome, here: Any, two: Outcome, there: Any) -> bool:
+    """Whether a value means something else, as far as can be told without what refers to it."""
+    if type(here) is type(there) and here == there:
+        return False
+    ones, twos = (
+        leaves.cell(path[1], path[2], value) if path[0] == "row" else leaves.tree(path, value)
+        for leaves, value in ((one.leaves, here), (two.leaves, there))
+    )
+    return bool(shape(ones) != shape(twos))
 
 
 def _verdict(reply: Reply) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.canonical import is_refused
 from crowdsafe.find.judge.delta import Change, Delta
-from crowdsafe.find.judge.leaves import Leaves, Ref, Tree, domains_of, is_key, located
+from crowdsafe.find.judge.leaves import Leaves, Tree, domains_of, is_key, located, shape
 from crowdsafe.find.judge.moments import Window
 from crowdsafe.find.judge.volatile import Domain, Habits, Path, aligned, paired, route
 from crowdsafe.find.model import Reply, Run
@@ -47,7 +47,7 @@ def learn_pair(schema: Schema, habits: Habits, one: Seen, two: Seen) -> None:
     for path, a, b in different:
         _learn_noise(habits, path, first.tree(path, a), second.tree(path, b))
     for path, a, b in different:
-        if _shape(first.tree(path, a)) != _shape(second.tree(path, b)):
+        if shape(first.tree(path, a)) != shape(second.tree(path, b)):
             habits.masked.add(path)
 
 
@@ -56,10 +56,11 @@ def _row_pairs(one: Delta, two: Delta) -> Iterator[Pair]:
         for a, b in _same_rows(list(one.changes[table]), list(two.changes[table])):
             if a.after is None or b.after is None:
                 continue
-            theirs = b.cells()
-            for column, value in a.cells().items():
-                if column in theirs:
-                    yield from paired(("row", table, column), value, theirs[column])
+            ours = dict(zip(a.columns, a.after, strict=True))
+            theirs = dict(zip(b.columns, b.after, strict=True))
+            for column in a.cells().keys() | b.cells().keys():
+                if column in ours and column in theirs:
+                    yield from paired(("row", table, column), ours[column], theirs[column])
 
 
 def _same_rows(one: list[Change], two: list[Change]) -> Iterator[tuple[Change, Change]]:
@@ -139,7 +140,7 @@ def _learn_noise(habits: Habits, path: Path, one: Tree, two: Tree) -> None:
     """The words of two texts that differ, by the word before them."""
     if not _is_text(one) or not _is_text(two):
         return
-    a, b = [[_shape(part) for part in tree[1][:_WORDS_MAX]] for tree in (one, two)]
+    a, b = [[shape(part) for part in tree[1][:_WORDS_MAX]] for tree in (one, two)]
     if a == b:
         return
     for kind, start, end, other, last in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
@@ -151,16 +152,3 @@ def _learn_noise(habits: Habits, path: Path, one: Tree, two: Tree) -> None:
 
 def _is_text(tree: Tree) -> bool:
     return isinstance(tree, tuple) and tree[0] in {"text", "list"}
-
-
-def _shape(tree: Tree) -> Any:
-    """A tree whose nodes are told by their domain alone."""
-    if isinstance(tree, Ref):
-        return ("node", tree.domain)
-    if isinstance(tree, tuple) and tree[0] != "mask":
-        kind, parts = tree
-        if kind == "map":
-            return (kind, tuple((_shape(name), _shape(part)) for name, part in parts))
-        shapes = [_shape(part) for part in parts]
-        return (kind, tuple(sorted(shapes, key=repr) if kind == "list" else shapes))
-    return tree

@@ -17,12 +17,12 @@ from typing import Any
 
 from crowdsafe.find.database.schema import Schema, Table
 from crowdsafe.find.judge.delta import Delta
-from crowdsafe.find.judge.moments import MOMENT, Window, is_opaque, plain_uuid
+from crowdsafe.find.judge.moments import MOMENT, Window, is_opaque, plain_uuid, without_clock
 from crowdsafe.find.judge.names import is_id_name, tables_meant
 from crowdsafe.find.judge.volatile import Domain, Habits, Path, opened
 from crowdsafe.find.model import Reply
 
-__all__ = ["Leaves", "Ref", "Tree", "domains_of", "is_key", "located"]
+__all__ = ["Leaves", "Ref", "Tree", "domains_of", "is_key", "located", "shape"]
 
 Tree = Any
 """None, a plain value, a :class:`Ref`, or (kind, parts) of kind list, map, text or mask."""
@@ -111,10 +111,10 @@ class Leaves:
     def row(self, table: str, cells: Mapping[str, Any]) -> Tree:
         return (
             "map",
-            tuple((name, self._cell(table, name, value)) for name, value in cells.items()),
+            tuple((name, self.cell(table, name, value)) for name, value in cells.items()),
         )
 
-    def _cell(self, table: str, column: str, value: Any) -> Tree:
+    def cell(self, table: str, column: str, value: Any) -> Tree:
         domain = self.domains.get((table, column))
         if domain is not None and isinstance(value, int) and not isinstance(value, bool):
             return Ref(domain, value) if domain in self.numbers.get(value, ()) else value
@@ -221,6 +221,8 @@ class Leaves:
     def _pieces(self, path: Path, text: str) -> Tree:
         """A text with the times, ids and drawn values in it replaced; a page as a bag of words."""
         is_page = path[0] == "answer" and (len(text) > _PAGE_CHARS or "\n" in text)
+        if is_page:
+            text = without_clock(text)
         cut = self.window.cut(text, else_too=self._further(path))
         if (
             cut is None
@@ -296,6 +298,19 @@ def _is_drawn_number(value: int) -> bool:
 
 def _nobody(path: Path) -> Domain:
     return ("", repr(path))
+
+
+def shape(tree: Tree) -> Any:
+    """A tree whose nodes are told by their domain alone."""
+    if isinstance(tree, Ref):
+        return ("node", tree.domain)
+    if isinstance(tree, tuple) and tree[0] != "mask":
+        kind, parts = tree
+        if kind == "map":
+            return (kind, tuple((shape(name), shape(part)) for name, part in parts))
+        shapes = [shape(part) for part in parts]
+        return (kind, tuple(sorted(shapes, key=repr) if kind == "list" else shapes))
+    return tree
 
 
 def located(path: Path, text: str) -> tuple[Path, list[int], str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-__all__ = ["MOMENT", "TODAY", "Window", "is_opaque", "plain_uuid"]
+__all__ = ["MOMENT", "TODAY", "Window", "is_opaque", "plain_uuid", "without_clock"]
 
 MOMENT = "<time>"
 TODAY = "<today>"
@@ -20,6 +20,11 @@ _UUID = re.compile(
 _OPAQUE = re.compile(r"[A-Za-z0-9_\-+/=.:~$!,|@]{16,}")
 _YEAR_S = 366 * 86_400.0
 _SECONDS = re.compile(r"\d\d:\d\d:(\d\d(?:\.\d+)?)")
+_CLOCK = re.compile(
+    r"(?<![\d:])\d{1,2}:\d\d(?::\d\d)?(?![\d:])(?: ?[ap]\.?m\b\.?)?"
+    r"|\b(?:just now|now|(?:an?|\d+)\s(?:second|minute)s?(?: ago)?)\b",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"[a-z]{3,}|[A-Z][a-z]{2,}|\d+")
 _TEXTS_OF_TIME = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
@@ -114,6 +119,12 @@ def _iso(text: str) -> str:
     if blank and len(zone) <= 9 and zone[0] in "Z+-":
         text = head + zone
     return re.sub(r"([+-]\d\d)$", r"\1:00", text) if "T" in text or " " in text else text
+
+
+def without_clock(text: str) -> str:
+    """A page without the times of day that it shows people, which say no zone and often no
+    seconds: "8:07 p.m.", "2 minutes ago"."""
+    return _CLOCK.sub("", text)
 
 
 def is_opaque(text: str) -> bool:

@@ -167,7 +167,7 @@ class Oracle:
         """
         outcome = self._outcome(replace(seen, window=_NEVER))
         for key in keys:
-            serial = self._outcome(replace(self._serial[key].seen, window=_NEVER))
+            serial = self._outcome(replace(self._serial[key].seen, window=_NEVER), key[1])
             if compare(outcome, serial, _limits(key, len(seen.run.answers))).equal:
                 return key
         return None
@@ -256,14 +256,14 @@ class Oracle:
         window = Window(self._began, run.ended_at + _AFTER_S)
         return Seen(run, delta_of(run.state, self.base), window)
 
-    def _outcome(self, seen: Seen) -> Outcome:
-        return self._canon.outcome(seen.run, seen.delta, seen.window)
+    def _outcome(self, seen: Seen, limits: Limits = ()) -> Outcome:
+        return self._canon.outcome(seen.run, seen.delta, seen.window, limits)
 
     def _serial_outcome(self, key: Key) -> Outcome:
         serial = self._serial[key]
         learned = self.habits.size()
         if serial.outcome is None or serial.learned != learned:
-            serial.outcome, serial.learned = self._outcome(serial.seen), learned
+            serial.outcome, serial.learned = self._outcome(serial.seen, key[1]), learned
         return serial.outcome
 
     def _broken(self, run: Run) -> tuple[str, ...]:
