@@ -124,6 +124,26 @@ def test_restore_puts_back(database: PostgresDatabase, write: str) -> None:
     assert database.notes == []
 
 
+def test_tables_that_were_created_go(superuser: PostgresDatabase) -> None:
+    for _ in range(2):
+        with psycopg.connect(superuser.working_url) as target:
+            target.execute("CREATE TEMP TABLE mine (a int)")
+        superuser.restore()
+        assert superuser.notes == []
+    for _ in range(2):
+        with psycopg.connect(superuser.working_url) as target:
+            target.execute("CREATE TABLE extra (a serial REFERENCES team)")
+            target.execute("INSERT INTO extra VALUES (1)")
+            target.execute("UPDATE team SET name = 'x' WHERE id = 1")
+        superuser.restore()
+        with psycopg.connect(superuser.working_url) as target:
+            assert target.execute("SELECT to_regclass('extra')").fetchone() == (None,)
+            assert target.execute("SELECT name FROM team").fetchone() == ("red",)
+    assert len(superuser.notes) == 1
+    assert "alters tables" in superuser.notes[0]
+    superuser._snapshot.altered = False
+
+
 def test_unique_values_change_places(superuser: PostgresDatabase) -> None:
     before = everything(superuser)
     with psycopg.connect(superuser.working_url) as target:

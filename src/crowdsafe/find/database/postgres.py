@@ -91,6 +91,8 @@ class PostgresDatabase:
                 "than the target work on it? A superuser's URL helps against constraints"
             ) from error
         self._note_ended(len(ended))
+        if self._snapshot.altered and _ALTERED not in self.notes:
+            self.notes.append(_ALTERED)
 
     def read(self, tables: frozenset[str] | None = None) -> State:
         """The rows now. Of a table with more than 500 rows (and a primary key) only those that
@@ -170,6 +172,10 @@ def _in(relation: Relation, tables: frozenset[str] | None) -> bool:
 
 _NONE = Rows((), (), [])
 _NOTES_MAX = 20
+_ALTERED = (
+    "an operation creates or alters tables: what it creates is dropped again after each run, "
+    "what it alters stays"
+)
 # Found first, ended then: as one condition among others, ending might be tried before the others
 # are, on sessions of other databases of the server.
 _END = b"""

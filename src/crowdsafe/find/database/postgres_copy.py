@@ -25,6 +25,7 @@ __all__ = [
 
 _PREFIX = "crowdsafe_find_"
 _CONNECT_S = 10
+_VERSION_MIN = 130000
 _LEFTOVER_S = 3600
 _FILE_COPY_BYTES = 256 * 2**20
 _LARGE_BYTES = 2**30
@@ -118,6 +119,9 @@ def connect_side(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
             f"no connection to {address.shown}: {str(error).strip()}. "
             "Is the server running, and is the URL right?"
         ) from error
+    if connection.info.server_version < _VERSION_MIN:
+        connection.close()
+        raise ConfigError(f"{address.shown} is older than PostgreSQL 13, the oldest that is known")
     return connection
 
 

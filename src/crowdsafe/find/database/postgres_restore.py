@@ -64,9 +64,14 @@ class Taken:
         )
 
 
-def restore_function(tables: tuple[Taken, ...], *, superuser: bool) -> str:
+def restore_function(
+    tables: tuple[Taken, ...], *, superuser: bool, waits_for_end: bool = True
+) -> str:
     """SQL that creates ``restore()``: it gives the pids of the sessions that it ended, and the
-    numbers of the small tables whose rows found free space in an order that was not theirs."""
+    numbers of the small tables whose rows found free space in an order that was not theirs (and
+    -1 when tables were created or altered). ``waits_for_end``: PostgreSQL 14 can end a session
+    and wait until it is gone."""
+    end = "pg_terminate_backend(pid, 1000)" if waits_for_end else "pg_terminate_backend(pid)"
     whole = [*map(_delete, tables), *map(_insert, tables)]
     body = whole if superuser else _one_by_one(tables)
     forgets = [
@@ -88,6 +93,7 @@ BEGIN
   SELECT array_agg(pid) INTO ended FROM leaked WHERE pg_terminate_backend(pid, 1000);
   SELECT array_agg(DISTINCT n) INTO dirty FROM {OWN_SCHEMA}.dirty;
   IF dirty IS NOT NULL THEN
+    mixed := CASE WHEN -1 = ANY(dirty) THEN ARRAY[-1] END;
     {work}
     DELETE FROM {OWN_SCHEMA}.dirty;
   END IF;

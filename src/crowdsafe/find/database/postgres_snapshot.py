@@ -48,6 +48,16 @@ CREATE TABLE {OWN_SCHEMA}.sequences (oid oid, value bigint, called boolean,
   last bigint, increment bigint, low bigint, high bigint);
 GRANT USAGE ON SCHEMA {OWN_SCHEMA} TO PUBLIC;
 """
+_DDL = -1
+_NOTE_DDL = f"""
+CREATE FUNCTION {OWN_SCHEMA}.note_ddl() RETURNS event_trigger LANGUAGE plpgsql
+SECURITY DEFINER AS $$
+BEGIN
+  INSERT INTO {OWN_SCHEMA}.dirty SELECT {_DDL} FROM pg_event_trigger_ddl_commands()
+    WHERE schema_name NOT LIKE 'pg\\_temp%' LIMIT 1;
+END $$;
+CREATE EVENT TRIGGER crowdsafe_find_ddl ON ddl_command_end EXECUTE FUNCTION {OWN_SCHEMA}.note_ddl();
+"""
 
 
 class Snapshot:
@@ -56,8 +66,10 @@ class Snapshot:
     Needs a role that owns the tables. A superuser has triggers and foreign keys off while
     restoring, and small tables are written anew in their first order, so that a query without
     ORDER BY reads the same each time. For another role the rows that differ are put back one by
-    one: a row that was changed may then stand elsewhere in its table. Tables that were created
-    or altered since :meth:`keep` are not put back.
+    one: a row that was changed may then stand elsewhere in its table.
+
+    Tables that were created since :meth:`keep` are dropped (a superuser notices them), tables
+    that were altered or dropped are not put back: :attr:`altered` says that some were.
     """
 
     def __init__(self, side: psycopg.Connection[tuple[Any, ...]], *, in_place: bool) -> None:
@@ -65,6 +77,7 @@ class Snapshot:
         self._in_place = in_place
         self._superuser = _as_replica(side)
         self._restores = 0
+        self.altered = False
         self.catalogue: Catalogue = read_catalogue(side)
         self.tables: tuple[Taken, ...] = ()
         self._recover()
@@ -85,7 +98,15 @@ class Snapshot:
                     for number, relation in enumerate(self.catalogue.relations)
                 )
                 self._take_sequences()
-                self._execute(restore_function(self.tables, superuser=self._superuser))
+                self._execute(
+                    restore_function(
+                        self.tables,
+                        superuser=self._superuser,
+                        waits_for_end=self._side.info.server_version >= 140000,
+                    )
+                )
+                if self._superuser:
+                    self._execute(_NOTE_DDL)
         except psycopg.errors.InsufficientPrivilege as error:
             raise ConfigError(
                 f"the role may not keep a snapshot ({error.diag.message_primary}): give the URL "
@@ -105,7 +126,11 @@ class Snapshot:
 
     def written(self) -> set[int]:
         """The numbers of the tables that were written since they were restored."""
-        return {row[0] for row in self._side.execute(_WRITTEN).fetchall()}
+        numbers = {row[0] for row in self._side.execute(_WRITTEN).fetchall()}
+        if _DDL in numbers:
+            numbers.discard(_DDL)
+            self.altered = True
+        return numbers
 
     def restore(self) -> list[int]:
         """Put all back that was changed; returns the pids of sessions that were ended because
@@ -116,15 +141,26 @@ class Snapshot:
         if self._restores % _COMPACT_EVERY == 0:
             self._empty(self.written())
         ended, mixed = self._put_back()
+        if _DDL in mixed:
+            self._drop_new_tables()
+            mixed.remove(_DDL)
         if mixed:
             self._empty(mixed)
             self._put_back()
         return list(ended)
 
-    def _put_back(self) -> tuple[Iterable[int], Iterable[int]]:
+    def _put_back(self) -> tuple[list[int], list[int]]:
         row = self._side.execute(_RESTORE).fetchone()
         assert row is not None
-        return row[0] or (), row[1] or ()
+        return row[0] or [], row[1] or []
+
+    def _drop_new_tables(self) -> None:
+        self.altered = True
+        known = {relation.oid for relation in self.catalogue.relations}
+        for relation in read_catalogue(self._side).relations:
+            if relation.oid not in known:
+                self._execute(f"DROP TABLE IF EXISTS {relation.sql} CASCADE")
+        self._execute(f"DELETE FROM {OWN_SCHEMA}.dirty WHERE n = {_DDL}")
 
     def perturb(self, by: int) -> None:
         self._side.execute(_PERTURB, [by])
