@@ -179,11 +179,11 @@ _ALTERED = (
 # Found first, ended then: as one condition among others, ending might be tried before the others
 # are, on sessions of other databases of the server.
 _END = b"""
-WITH in_the_way AS MATERIALIZED (
+WITH others AS MATERIALIZED (
   SELECT pid FROM pg_stat_activity
   WHERE datname = current_database() AND xact_start IS NOT NULL AND NOT pid = ANY(%s)
     AND backend_type = 'client backend'
 )
-SELECT pid FROM in_the_way WHERE pg_terminate_backend(pid, 1000)
+SELECT pid FROM others WHERE pg_terminate_backend(pid)
 """
 _PREPARED = b"SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"

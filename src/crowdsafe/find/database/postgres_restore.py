@@ -90,7 +90,7 @@ BEGIN
     WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND backend_xid IS NOT NULL AND state LIKE 'idle in transaction%' AND pid <> pg_backend_pid()
   )
-  SELECT array_agg(pid) INTO ended FROM leaked WHERE pg_terminate_backend(pid, 1000);
+  SELECT array_agg(pid) INTO ended FROM leaked WHERE {end};
   SELECT array_agg(DISTINCT n) INTO dirty FROM {OWN_SCHEMA}.dirty;
   IF dirty IS NOT NULL THEN
     mixed := CASE WHEN -1 = ANY(dirty) THEN ARRAY[-1] END;
