@@ -60,7 +60,7 @@ def told(run: Run) -> list[tuple[int, int, str]]:
 @pytest.mark.parametrize("is_async", [False, True], ids=["threads", "tasks"])
 @pytest.mark.parametrize("dialect", ["postgresql", "sqlite"])
 def test_threads_and_tasks_give_what_the_simulation_gives(dialect: str, is_async: bool) -> None:
-    for seed in range(25):
+    for seed in range(15):
         programs = random_programs(random.Random(seed), dialect, 2, 4)
         every = every_outcome(Simulation(programs, dialect), 1000)
         assert every is not None

@@ -55,7 +55,7 @@ def programs_of(seed: int, dialect: str, operations: int) -> Simulation:
 @pytest.mark.parametrize("operations", [2, 3])
 def test_finds_what_all_interleavings_give(dialect: str, operations: int) -> None:
     interleavings = schedules = several = 0
-    for seed in range(150 if operations == 2 else 50):
+    for seed in range(80 if operations == 2 else 25):
         simulation = programs_of(seed, dialect, operations)
         every = every_outcome(simulation, INTERLEAVINGS_MAX)
         if every is None:
@@ -108,7 +108,7 @@ def test_misses_outcomes_when_dependent_steps_are_taken_for_independent(
 
 def misses(dialect: str) -> bool:
     """Whether the search does not find all that there is in some program."""
-    programs = [programs_of(seed, dialect, 2) for seed in range(60)]
+    programs = [programs_of(seed, dialect, 2) for seed in range(40)]
     for simulation in (Simulation(STALE, dialect), *programs):
         every = every_outcome(simulation, INTERLEAVINGS_MAX)
         if every is not None and set(searched(simulation)[1]) != every[0]:

@@ -79,6 +79,8 @@ class _Runs(Protocol):
 
     database: Database
 
+    def understand(self, analyse: Callable[[str], Statement]) -> None: ...
+
     def trace(
         self,
         operations: Sequence[Operation],
@@ -144,7 +146,7 @@ class Search:
         self._after = after
         self._budget = budget or Budget()
         if analyse is not None:
-            controller.analyse = analyse  # type: ignore[attr-defined]
+            controller.understand(analyse)
         self._knowledge = knowledge or Knowledge.of(controller.database)
         self._eager = True
         self._stalled = False
