@@ -17,7 +17,14 @@ from typing import Any
 
 from crowdsafe.find.database.schema import Schema, Table
 from crowdsafe.find.judge.delta import Delta
-from crowdsafe.find.judge.moments import MOMENT, Window, is_opaque, plain_uuid, without_clock
+from crowdsafe.find.judge.moments import (
+    MOMENT,
+    Window,
+    is_drawn,
+    is_opaque,
+    plain_uuid,
+    without_clock,
+)
 from crowdsafe.find.judge.names import is_id_name, tables_meant
 from crowdsafe.find.judge.volatile import Domain, Habits, Path, opened
 from crowdsafe.find.model import Reply
@@ -209,7 +216,11 @@ class Leaves:
             return ("mask", "text")
         if text in self.texts:
             return Ref(_ANYONE, text)
-        if is_opaque(text) and (path in habits.volatile or path not in habits.seen):
+        if (
+            is_drawn(text)
+            if path in habits.volatile
+            else (path not in habits.seen and is_opaque(text))
+        ):
             return Ref(_ANYONE, text)
         if isinstance(value, bytes):
             return text
