@@ -101,6 +101,16 @@ def test_password_is_not_shown() -> None:
     )
 
 
+def test_address_without_a_host() -> None:
+    address = parse_address("postgresql:///shop?host=/run/pg&password=secret")
+    assert address.dbname == "shop"
+    assert address.shown == "postgresql:///shop?host=/run/pg&password=***"
+    assert address.with_dbname("copy").url == (
+        "postgresql:///copy?host=%2Frun%2Fpg&password=secret"
+    )
+    assert parse_address("postgresql://u@/shop").with_dbname("c").url == "postgresql://u@/c"
+
+
 def test_in_place_puts_the_database_back(filled: str) -> None:
     with psycopg.connect(filled) as other:
         database = PostgresDatabase(filled, in_place=True)

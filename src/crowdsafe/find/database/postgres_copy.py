@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from crowdsafe.errors import ConfigError
 
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _PREFIX = "crowdsafe_find_"
+_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 _CONNECT_S = 10
 _VERSION_MIN = 130000
 _LEFTOVER_S = 3600
@@ -63,15 +65,17 @@ class Address:
     def shown(self) -> str:
         """The URL without its password."""
         parts = urlsplit(self.url)
+        url = _PASSWORD.sub(r"\1***", self.url)
         if parts.password is None:
-            return self.url
+            return url
         user, _, host = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
+        return url.replace(parts.netloc, f"{user.partition(':')[0]}:***@{host}", 1)
 
     def with_dbname(self, dbname: str) -> Address:
         parts = urlsplit(self.url)
         query = [(k, v) for k, v in parse_qsl(parts.query) if k != "dbname"]
-        url = urlunsplit(parts._replace(path=f"/{quote(dbname)}", query=urlencode(query)))
+        url = f"{parts.scheme}://{parts.netloc}/{quote(dbname)}"
+        url += f"?{urlencode(query)}" if query else ""
         return Address(url, tuple((dict(self.params) | {"dbname": dbname}).items()))
 
 
