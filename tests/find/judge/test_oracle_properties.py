@@ -23,7 +23,7 @@ ORDERS = st.builds(
 TRANSFERS = st.builds(Transfer, source=st.just(1), target=st.just(2), amount=st.integers(1, 120))
 OPERATIONS = st.lists(ORDERS | TRANSFERS, min_size=2, max_size=3)
 PHASES = [Phase.explicit, Phase.generate]
-SETTINGS = settings(max_examples=30, deadline=None, derandomize=True, phases=PHASES)
+SETTINGS = settings(max_examples=20, deadline=None, derandomize=True, phases=PHASES)
 
 
 def taught(

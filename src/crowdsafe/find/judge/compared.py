@@ -48,8 +48,8 @@ class Comparison:
 
     @property
     def suspects_clock(self) -> bool:
-        """Whether only texts, fractions and bytes differ."""
-        return bool(self.spots) and all(
+        """Whether only texts, fractions and bytes differ, as far as can be told."""
+        return not self.equal and all(
             not spot.hard and _is_soft(spot.here, spot.there) for spot in self.spots
         )
 
