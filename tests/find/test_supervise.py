@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import sys
 import time
@@ -12,7 +14,7 @@ import pytest
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.model import Verdict
-from crowdsafe.find.stacks import where_it_hangs
+from crowdsafe.find.stacks import task_stacks, where_it_hangs
 from crowdsafe.find.supervise import Outcome, Supervisor
 
 WORKER = """
@@ -21,7 +23,7 @@ import faulthandler, json, os, signal, sys, time
 job = json.loads(sys.stdin.readline())
 pairs = [tuple(pair) for pair in job.get("only") or [(0, 0), (1, 1), (0, 1)]]
 with open("starts", "a") as file:
-    file.write(f"{os.getpid()} {pairs}\\n")
+    file.write(f"{os.getpid()} {pairs} {job['budget_s']}\\n")
 stacks = open(job["stacks"], "w")
 faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
 
@@ -54,7 +56,7 @@ for done, pair in enumerate(pairs):
     names = ["ab"[number] for number in pair]
     tell("trying", group=pair, operations=names, done=done, of=len(pairs))
     trouble("".join(names))
-    tell("found", group=pair, finding={"operations": names, "verdict": "proven"})
+    tell("found", group=pair, finding={"operations": names, "verdict": "proven", "seconds": 1.5})
 trouble("last")
 tell("notes", notes=["a note"])
 tell("end")
@@ -111,7 +113,7 @@ def test_a_crash_is_the_pairs_own(supervised: Any, do: str, why: str) -> None:
     found = said(supervised(at="bb", do=do))
     assert why in found.pop((1, 1))
     assert found == {(0, 0): "proven", (0, 1): "proven"}
-    assert [line.partition(" ")[2] for line in starts()][1:] == ["[(0, 1)]"]
+    assert ["[(0, 1)]" in line for line in starts()] == [False, True]
 
 
 @pytest.mark.parametrize("do", ["time.sleep(60)", "spin()"], ids=["silent", "idle"])
@@ -162,6 +164,11 @@ def test_the_copy_of_a_dead_process_is_removed(supervised: Any) -> None:
     assert Path("crowdsafe-find-copy").exists()
     supervised(at="last", do="os._exit(1)")
     assert not Path("crowdsafe-find-copy").exists()
+
+
+def test_the_budget_is_for_what_is_left_of_the_search(supervised: Any) -> None:
+    supervised(at="bb", do="time.sleep(60)")
+    assert [json.loads(line.rpartition(" ")[2]) for line in starts()] == [5.0, 5.0 - 1.5]
 
 
 def test_a_death_after_all_was_found_costs_nothing(supervised: Any) -> None:
@@ -216,3 +223,19 @@ def test_the_thread_that_is_not_held_by_the_finder_tells() -> None:
         "/app/shop.py:5 in read"
     )
     assert where_it_hangs("") is None
+
+
+def test_a_task_that_waits_is_found_too() -> None:
+    async def wait_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def look() -> str:
+        task = asyncio.create_task(wait_for_ever())
+        await asyncio.sleep(0)
+        stacks = await task_stacks()
+        task.cancel()
+        return stacks
+
+    line = wait_for_ever.__code__.co_firstlineno + 1
+    stacks = asyncio.run(look())
+    assert str(where_it_hangs(stacks)).endswith(f"test_supervise.py:{line} in wait_for_ever")

@@ -59,7 +59,8 @@ class Supervisor:
     """Does one job in as many processes as it takes.
 
     ``hang_s`` is how long an operation may make no progress; the process itself ends such a
-    hang, and is killed when it has not for 30 s more. ``command`` is the process's.
+    hang, and is killed when it has not for 30 s more. The budget is for the search: what a start,
+    a crash or a hang takes does not count. ``command`` is the process's.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class Supervisor:
     def run(self) -> Outcome:
         """Raises ConfigError when the job is refused, or its target cannot even be started."""
         restarts = 0
-        ends = time.monotonic() + float(self._job.get("budget_s", 60.0))
+        budget_s = float(self._job.get("budget_s", 60.0))
         while self._left is None or (self._left and restarts <= len(self.outcome.findings)):
-            left_s = max(1.0, ends - time.monotonic())
+            spent_s = sum(finding.seconds for finding in self.outcome.findings.values())
             try:
-                self._one_process(left_s)
+                self._one_process(max(1.0, budget_s - spent_s))
             except KeyboardInterrupt:
                 self.outcome.interrupted = True
                 break
