@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.model import Verdict
-from crowdsafe.find.stacks import task_stacks, where_it_hangs
+from crowdsafe.find.stacks import where_it_hangs
 from crowdsafe.find.supervise import Outcome, Supervisor
 
 WORKER = """
@@ -223,19 +222,3 @@ def test_the_thread_that_is_not_held_by_the_finder_tells() -> None:
         "/app/shop.py:5 in read"
     )
     assert where_it_hangs("") is None
-
-
-def test_a_task_that_waits_is_found_too() -> None:
-    async def wait_for_ever() -> None:
-        await asyncio.Event().wait()
-
-    async def look() -> str:
-        task = asyncio.create_task(wait_for_ever())
-        await asyncio.sleep(0)
-        stacks = await task_stacks()
-        task.cancel()
-        return stacks
-
-    line = wait_for_ever.__code__.co_firstlineno + 1
-    stacks = asyncio.run(look())
-    assert str(where_it_hangs(stacks)).endswith(f"test_supervise.py:{line} in wait_for_ever")

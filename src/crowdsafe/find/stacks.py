@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sysconfig
 from pathlib import Path
-from typing import Any
 
-__all__ = ["task_stacks", "where_it_hangs"]
+__all__ = ["where_it_hangs"]
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$')
-_DEPTH_MAX = 100
 _LIBRARIES = ("site-packages", "dist-packages")
 _OWN = str(Path(__file__).parent)
 _STDLIB = sysconfig.get_path("stdlib")
@@ -34,24 +31,6 @@ def where_it_hangs(stacks: str) -> str | None:
             held = held or place
             break
     return held
-
-
-async def task_stacks() -> str:
-    """Where the tasks of the running loop wait, in faulthandler's form, as a task that waits is
-    on no thread's stack."""
-    stacks = []
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        lines: list[str] = []
-        waiting: Any = task.get_coro()
-        while waiting is not None and len(lines) < _DEPTH_MAX:
-            frame = getattr(waiting, "cr_frame", None)
-            if frame is not None:
-                code = frame.f_code
-                place = f'  File "{code.co_filename}", line {frame.f_lineno} in {code.co_name}'
-                lines.insert(0, place)
-            waiting = getattr(waiting, "cr_await", None)
-        stacks.append("\n".join(lines))
-    return "\n\n".join(stacks)
 
 
 def _is_library(file: str) -> bool:

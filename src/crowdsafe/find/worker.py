@@ -25,8 +25,9 @@ from crowdsafe.find.matrix import isolation_rows
 from crowdsafe.find.model import Finding, Verdict
 from crowdsafe.find.predict import groups
 from crowdsafe.find.replaying import replay
-from crowdsafe.find.session import Job, Session
-from crowdsafe.find.stacks import task_stacks, where_it_hangs
+from crowdsafe.find.session import Session
+from crowdsafe.find.stacks import where_it_hangs
+from crowdsafe.find.stage import Job
 from crowdsafe.find.targets import database_named_in, source_file
 from crowdsafe.find.wire import pack
 
@@ -145,7 +146,7 @@ def work(job: dict[str, Any], tell: _Teller) -> None:
 
         for finding in hunt(session, only=wanted, progress=follow):
             if session.controller.broken:
-                _add_place(session, finding)
+                _add_place(finding)
             elif isolation and finding.verdict is Verdict.RACE:
                 operations = [session.operations[number] for number in group]
                 finding.matrix = isolation_rows(session, operations)
@@ -175,16 +176,14 @@ def _groups(session: Session, job: dict[str, Any]) -> list[tuple[int, ...]]:
     return groups(count, triples=session.job.triples)
 
 
-def _add_place(session: Session, finding: Finding) -> None:
-    """Say of a hang at which line of the target it is: its threads and tasks still stand there."""
+def _add_place(finding: Finding) -> None:
+    """Say of a hang at which line of the target it is: its threads still stand there."""
     if finding.verdict is not Verdict.INCONCLUSIVE:
         return
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         place = where_it_hangs(file.read())
-    if place is None:  # then the loop is free to tell of its tasks
-        place = where_it_hangs(session.controller.call(task_stacks()))
     finding.reason += f"; it stands at {place}" if place else ""
 
 
