@@ -175,6 +175,10 @@ def test_isolation(url: str) -> None:
         cursor = connection.cursor()
         cursor.execute("SHOW transaction_isolation")
         assert cursor.fetchone() == ("repeatable read",)
+        connection.rollback()
+        roundtrip.force_isolation(None)
+        cursor.execute("SHOW transaction_isolation")
+        assert cursor.fetchone() == ("read committed",)
         connection.close()
     finally:
         roundtrip.force_isolation(None)

@@ -39,6 +39,11 @@ class PostgresDatabase:
         self.notes: list[str] = []
         self._in_place = in_place
         original = parse_address(url)
+        if in_place:
+            self.notes.append(
+                "the finder worked on the database itself, and has put it back as it was; each "
+                "deadlock took the server's own deadlock_timeout to show"
+            )
         self._address = original if in_place else make_copy(original, self.notes)
         self.original_url = url
         self.shown_url = original.shown

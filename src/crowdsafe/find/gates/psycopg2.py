@@ -326,12 +326,13 @@ def _cursor_of(base: Any) -> Any:
 
 
 def _force_level(connection: Any) -> None:
-    """Have the transaction that is about to begin run at the forced isolation level, if any."""
-    level = forced_isolation()
-    if (
-        level is not None
-        and not connection.closed
-        and not connection.autocommit
-        and connection.status == _READY
-    ):
+    """Have the transaction that is about to begin run at the forced isolation level, if any,
+    and go back to the target's own when none is forced any more."""
+    if connection.closed or connection.autocommit or connection.status != _READY:
+        return
+    level, held = forced_isolation(), vars(connection)
+    if level is not None:
+        held.setdefault("_crowdsafe_level", connection.isolation_level)
         connection.isolation_level = level
+    elif "_crowdsafe_level" in held:
+        connection.isolation_level = held.pop("_crowdsafe_level")
