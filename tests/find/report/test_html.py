@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 from crowdsafe.find.report import html
+from crowdsafe.find.token import Token, encode
 from tests.find.report import samples
 from tests.find.report.test_machines import odd_finding
 
@@ -106,3 +107,12 @@ def test_many_statements_are_cut_and_counted() -> None:
 def test_without_a_race_it_says_so() -> None:
     page = Page(html.render(samples.report(samples.proven())))
     assert "No race found in" in page.text
+
+
+def test_the_requests_are_shown_as_they_were_given() -> None:
+    finding = samples.racy_stock()
+    texts = ('POST /take {"n": 1}', 'POST /take {"n": 2}')
+    finding.operations = ("POST /take", "POST /take #2")
+    finding.token = encode(Token("shop:app", "sqlite:///shop.db", texts, ()))
+    page = Page(html.render(samples.report(finding)))
+    assert all(text in page.text for text in texts)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from crowdsafe.errors import ConfigError
 from crowdsafe.find.judge.anomalies import explanation
 from crowdsafe.find.model import Finding, Source, Step
 from crowdsafe.find.report import Report
@@ -24,6 +25,7 @@ from crowdsafe.find.report.words import (
     title,
     together,
 )
+from crowdsafe.find.token import decode
 
 __all__ = ["render"]
 
@@ -107,7 +109,7 @@ def _article(number: int, finding: Finding) -> Iterator[str]:
     yield f"{tried} · {duration(finding.seconds)}"
     yield f" · {_safe(finding.isolation)}</p>" if finding.isolation else "</p>"
     yield '<dl class="operations">'
-    for operation, (sign, name) in enumerate(legend(finding.operations, 400)):
+    for operation, (sign, name) in enumerate(legend(_requests(finding), 400)):
         yield f'<dt class="who-{operation % 3}">{sign}</dt><dd>{_safe(name)}</dd>'
     yield "</dl>"
     yield f'<div class="what"><p class="told">{_safe(finding.summary)}</p>'
@@ -129,6 +131,17 @@ def _article(number: int, finding: Finding) -> Iterator[str]:
         yield "<h3>See it again</h3>"
         yield f"<pre>crowdsafe replay {_safe(finding.token, 20_000)}</pre>"
     yield "</article>"
+
+
+def _requests(finding: Finding) -> tuple[str, ...]:
+    """The operations as they were given, which the token knows; else their names."""
+    if not finding.token:
+        return finding.operations
+    try:
+        told = decode(finding.token).operations
+    except ConfigError:  # a token of another version: the names will do
+        return finding.operations
+    return told if len(told) == len(finding.operations) else finding.operations
 
 
 def _diagram(scene: Scene) -> Iterator[str]:

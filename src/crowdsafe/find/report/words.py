@@ -111,11 +111,11 @@ def legend(operations: Sequence[str], length: int = 200) -> list[tuple[str, str]
 
 
 def title(finding: Finding) -> str:
-    """``Lost update on stock``; what the verdict is where there is no race."""
+    """``Lost update on stock``, the table that it is about; without a race the verdict."""
     if finding.anomaly is None:
         return _VERDICTS[finding.verdict]
     name = finding.anomaly.value
-    where = f" on {joined(finding.tables)}" if finding.tables else ""
+    where = f" on {one_line(finding.tables[0], 80)}" if finding.tables else ""
     return f"{name[0].upper()}{name[1:]}{where}"
 
 
