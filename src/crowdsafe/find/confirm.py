@@ -11,7 +11,7 @@ from crowdsafe.find.judge.anomalies import name
 from crowdsafe.find.judge.cures import cures
 from crowdsafe.find.model import Finding, Operation, Run, Verdict
 from crowdsafe.find.outcomes import Inconclusive, SerialOutcomes
-from crowdsafe.find.session import Session
+from crowdsafe.find.stage import Stage
 from crowdsafe.find.targets import told
 
 __all__ = ["confirm", "tell_race"]
@@ -25,23 +25,23 @@ _WORST = 4
 
 
 def confirm(
-    session: Session, operations: list[Operation], *, schedules: int, seconds: float
+    stage: Stage, operations: list[Operation], *, schedules: int, seconds: float
 ) -> Finding:
     """Look for a race of these operations within that budget; never raises for the target."""
     began = time.monotonic()
     finding = Finding(operations=tuple(o.name for o in operations), verdict=Verdict.INCONCLUSIVE)
     try:
-        serial = SerialOutcomes(session, operations)
+        serial = SerialOutcomes(stage, operations)
         _demand_success(serial)
         search = Search(
-            session.controller,
+            stage.controller,
             operations,
-            reset=session.reset,
-            after=session.after,
+            reset=stage.reset,
+            after=stage.after,
             budget=Budget(schedules=schedules, seconds=seconds),
-            analyse=session.analyse,
+            analyse=stage.analyse,
         )
-        sieve = _Sieve(session, operations, serial)
+        sieve = _Sieve(stage, operations, serial)
         for run in search:
             if sieve.has_enough(search.schedules):
                 break
@@ -72,7 +72,7 @@ def _tell_end(finding: Finding, search: Search) -> None:
 class _Sieve:
     """Keeps the worst of the runs that no serial order gives, once it was seen twice."""
 
-    session: Session
+    stage: Stage
     operations: list[Operation]
     serial: SerialOutcomes
     worst: Run | None = None
@@ -93,7 +93,7 @@ class _Sieve:
         judgement = self.serial.judge(run)
         if _rank(judgement) <= self.rank or _is_the_clock(self.serial, run, judgement):
             return
-        again = _again(self.session, self.operations, self.serial, run)
+        again = _again(self.stage, self.operations, self.serial, run)
         if again is None:
             self.unstable += 1
         elif _rank(again[1]) > self.rank:
@@ -104,7 +104,7 @@ class _Sieve:
     def tell(self, finding: Finding) -> None:
         """Write what was found into the finding. Raises Inconclusive for what does not recur."""
         if self.worst is not None and self.judgement is not None:
-            tell_race(finding, self.session, self.serial, self.worst, self.judgement)
+            tell_race(finding, self.stage, self.serial, self.worst, self.judgement)
             finding.schedules_to_find = self.after
         elif self.unstable:
             raise Inconclusive("one and the same schedule does not give the same outcome each time")
@@ -130,10 +130,10 @@ def _is_the_clock(serial: SerialOutcomes, run: Run, judgement: Judgement) -> boo
 
 
 def _again(
-    session: Session, operations: list[Operation], serial: SerialOutcomes, run: Run
+    stage: Stage, operations: list[Operation], serial: SerialOutcomes, run: Run
 ) -> tuple[Run, Judgement] | None:
     """The same schedule once more, with the rows that it reads; None when it goes otherwise."""
-    replayed = session.replay(operations, run.schedule, keep_rows=True)
+    replayed = stage.replay(operations, run.schedule, keep_rows=True)
     if replayed.problem is not None:
         return None
     judgement = serial.judge(replayed)
@@ -149,13 +149,13 @@ def _rank(judgement: Judgement) -> int:
 
 def tell_race(
     finding: Finding,
-    session: Session,
+    stage: Stage,
     serial: SerialOutcomes,
     run: Run,
     judgement: Judgement,
 ) -> None:
     """Write into the finding what that run shows, by its name and with what cures it."""
-    named = name(run, judgement, list(serial.orders.values()), session.analyse, session.schema)
+    named = name(run, judgement, list(serial.orders.values()), stage.analyse, stage.schema)
     finding.verdict = Verdict.RACE
     finding.anomaly = named.anomaly
     finding.severity = named.severity
@@ -166,5 +166,5 @@ def tell_race(
     finding.schedule = run.schedule
     finding.run = run
     finding.serial = serial.orders
-    finding.cures = cures(named, run, session.schema)
-    finding.token = session.token(finding)
+    finding.cures = cures(named, run, stage.schema)
+    finding.token = stage.token(finding)

@@ -12,7 +12,8 @@ from crowdsafe.find.confirm import confirm
 from crowdsafe.find.model import Finding, Operation, Run, Verdict
 from crowdsafe.find.predict import Footprint, conflicts, footprint, groups
 from crowdsafe.find.report import Report
-from crowdsafe.find.session import Invariant, Job, Session
+from crowdsafe.find.session import Session
+from crowdsafe.find.stage import Invariant, Job, Stage
 from crowdsafe.find.targets import sent_away, told
 
 __all__ = ["Progress", "find", "hunt"]
@@ -85,29 +86,29 @@ class _Recorded:
 
 
 def hunt(
-    session: Session,
+    stage: Stage,
     *,
     only: Sequence[tuple[int, ...]] | None = None,
     progress: Progress | None = None,
 ) -> Iterable[Finding]:
-    """A finding for each pair (and triple) of the session's operations, as they come.
+    """A finding for each pair (and triple) of the stage's operations, as they come.
 
     ``only`` names those to try, by the operations' numbers. The budget is shared out: each gets
     at most twice its even share of what is left.
     """
     tell = progress or (lambda _: None)
-    ends = time.monotonic() + session.job.budget_s
-    wanted = list(only or groups(len(session.operations), triples=session.job.triples))
+    ends = time.monotonic() + stage.job.budget_s
+    wanted = list(only or groups(len(stage.operations), triples=stage.job.triples))
     recorded: dict[int, _Recorded] = {}
     for number in sorted({number for group in wanted for number in group}):
-        operation = session.operations[number]
+        operation = stage.operations[number]
         tell({"event": "recording", "operation": operation.name})
-        recorded[number] = _record(session, operation)
-        if session.controller.broken:  # what hung alone is told; nothing else can be run here
+        recorded[number] = _record(stage, operation)
+        if stage.controller.broken:  # what hung alone is told; nothing else can be run here
             wanted = [group for group in wanted if number in group]
             break
     for done, group in enumerate(wanted):
-        members = [recorded.get(n) or _Recorded(session.operations[n], Footprint()) for n in group]
+        members = [recorded.get(n) or _Recorded(stage.operations[n], Footprint()) for n in group]
         names = [member.operation.name for member in members]
         place = {"group": group, "operations": names, "of": len(wanted)}
         tell({"event": "trying", "done": done} | place)
@@ -116,32 +117,32 @@ def hunt(
             left = max(0.0, ends - time.monotonic())
             share = min(left, max(left * 2 / (len(wanted) - done), 0.5))
             finding = confirm(
-                session,
+                stage,
                 [member.operation for member in members],
-                schedules=session.job.schedules,
+                schedules=stage.job.schedules,
                 seconds=share,
             )
         tell({"event": "finding", "done": done + 1} | place)
         yield finding
-        if foregone is None and session.controller.broken:
+        if foregone is None and stage.controller.broken:
             return
 
 
-def _record(session: Session, operation: Operation) -> _Recorded:
-    run = session.serial([operation], (0,))
+def _record(stage: Stage, operation: Operation) -> _Recorded:
+    run = stage.serial([operation], (0,))
     return _Recorded(
-        operation, footprint(run.steps, session.analyse), _trouble(session, operation, run)
+        operation, footprint(run.steps, stage.analyse), _trouble(stage, operation, run)
     )
 
 
-def _trouble(session: Session, operation: Operation, run: Run) -> str | None:
+def _trouble(stage: Stage, operation: Operation, run: Run) -> str | None:
     """Why this operation cannot be tried at once with others, by how it went alone."""
     if run.problem is not None:
         return f"{operation.name} alone: {run.problem}"
     if not run.steps:
-        where = f", but it talks to {', '.join(s)}" if (s := session.strangers()) else ""
+        where = f", but it talks to {', '.join(s)}" if (s := stage.strangers()) else ""
         said = f"; it answers {told(r[-1])}" if (r := run.answers[0].replies) else ""
-        return f"{operation.name} sends nothing to {session.database.shown_url}{where}{said}"
+        return f"{operation.name} sends nothing to {stage.database.shown_url}{where}{said}"
     for reply in run.answers[0].replies:
         if reply.status is not None and (reply.status >= 500 or sent_away(reply)):
             return f"{reply.request} fails alone with {told(reply)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.confirm import confirm
 from crowdsafe.find.model import Anomaly, Finding, Operation, Verdict
-from crowdsafe.find.session import Session
+from crowdsafe.find.stage import Stage
 
 __all__ = ["LEVELS", "isolation_rows", "row_of"]
 
@@ -16,7 +16,7 @@ _SECONDS_EACH = 10.0
 Row = tuple[str, str, str]
 
 
-def isolation_rows(session: Session, operations: list[Operation]) -> tuple[Row, ...]:
+def isolation_rows(stage: Stage, operations: list[Operation]) -> tuple[Row, ...]:
     """(level, verdict, what happens) for each level; at most 10 s a level.
 
     SQLite has one level, at which the race was found.
@@ -24,15 +24,13 @@ def isolation_rows(session: Session, operations: list[Operation]) -> tuple[Row, 
     rows: list[Row] = []
     try:
         for level in LEVELS:
-            session.database.set_isolation(level)
-            found = confirm(
-                session, operations, schedules=session.job.schedules, seconds=_SECONDS_EACH
-            )
+            stage.database.set_isolation(level)
+            found = confirm(stage, operations, schedules=stage.job.schedules, seconds=_SECONDS_EACH)
             rows.append(row_of(level, found))
     except ConfigError as error:
         rows.append(("serializable", "", error.message))
     else:
-        session.database.set_isolation(None)
+        stage.database.set_isolation(None)
     return tuple(rows)
 
 

@@ -9,7 +9,7 @@ from itertools import permutations
 
 from crowdsafe.find.judge import Judgement, Oracle
 from crowdsafe.find.model import Answer, Operation, Run
-from crowdsafe.find.session import Session
+from crowdsafe.find.stage import Stage
 
 __all__ = ["Inconclusive", "SerialOutcomes"]
 
@@ -31,11 +31,11 @@ class SerialOutcomes:
     Raises Inconclusive when a serial run hangs.
     """
 
-    def __init__(self, session: Session, operations: Sequence[Operation]) -> None:
-        self.session = session
+    def __init__(self, stage: Stage, operations: Sequence[Operation]) -> None:
+        self.stage = stage
         self.operations = operations
         self.runs: dict[Key, Run] = {}
-        self.oracle = Oracle(session.schema, session.invariants, session.base)
+        self.oracle = Oracle(stage.schema, stage.invariants, stage.base)
         whole = (None,) * len(operations)
         first = tuple(range(len(operations)))
         for order in self._distinct_orders():
@@ -82,7 +82,7 @@ class SerialOutcomes:
         *,
         perturbed: bool = False,
     ) -> Run:
-        run = self.session.serial(self.operations, order, limits, perturbed=perturbed)
+        run = self.stage.serial(self.operations, order, limits, perturbed=perturbed)
         if run.problem is not None:
             raise Inconclusive(f"one after another: {run.problem}")
         return run

@@ -12,7 +12,8 @@ from crowdsafe.find.confirm import tell_race
 from crowdsafe.find.model import Finding, Operation, Verdict
 from crowdsafe.find.outcomes import Inconclusive, SerialOutcomes
 from crowdsafe.find.report import Report
-from crowdsafe.find.session import Job, Session
+from crowdsafe.find.session import Session
+from crowdsafe.find.stage import Job
 from crowdsafe.find.token import Token, decode
 
 __all__ = ["replay"]
