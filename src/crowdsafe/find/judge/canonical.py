@@ -10,15 +10,16 @@ compared as multisets. Two outcomes whose nodes differ only in ways that refinem
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.delta import Change, Delta
-from crowdsafe.find.judge.leaves import Leaves, Ref, Tree
+from crowdsafe.find.judge.leaves import Leaves, Ref, Tree, domains_of
 from crowdsafe.find.judge.moments import Window
-from crowdsafe.find.judge.volatile import Habits, Path, route
+from crowdsafe.find.judge.volatile import Domain, Habits, Path, route
 from crowdsafe.find.model import Reply, Run
 
 __all__ = ["Canon", "Outcome", "Told"]
@@ -35,21 +36,31 @@ class Told:
     token: int
 
 
-@dataclass(slots=True)
+@dataclass
 class Outcome:
     """What came out of a run. Tokens are equal for what is equal, within one :class:`Canon`.
 
-    ``rows`` tells the changed rows alone (table → sorted tokens), ``changes`` each of them with
-    its token. ``linked`` tells the same rows with what the answers say of them, and so do the
+    ``linked`` tells the changed rows together with what the answers say of them, and so do the
     tokens of ``answers``.
     """
 
     delta: Delta
     leaves: Leaves
-    rows: dict[str, tuple[int, ...]]
-    changes: dict[str, list[tuple[int, Change]]]
     answers: list[list[Told]]
     linked: tuple[int, ...]
+    of_rows_alone: Callable[[], dict[str, list[tuple[int, Change]]]]
+
+    @cached_property
+    def changes(self) -> dict[str, list[tuple[int, Change]]]:
+        """The changed rows by table, each with its token, which the answers have no part in."""
+        return self.of_rows_alone()
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[int, ...]]:
+        """The tokens of :attr:`changes`, sorted."""
+        return {
+            table: tuple(sorted(token for token, _ in ones)) for table, ones in self.changes.items()
+        }
 
 
 @dataclass(slots=True)
@@ -70,13 +81,17 @@ class Canon:
     schema: Schema
     habits: Habits
     _names: dict[Hashable, int] = field(default_factory=dict)
+    _domains: dict[tuple[str, str], Domain] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._domains = domains_of(self.schema)
 
     def outcome(
         self, run: Run, delta: Delta, window: Window, limits: Sequence[int | None] = ()
     ) -> Outcome:
         """``limits`` are those that the run was made with, if any."""
         whole = [limit is None for limit in limits] or [True] * len(run.answers)
-        leaves = Leaves(self.schema, self.habits, delta, window)
+        leaves = Leaves(self.schema, self.habits, delta, window, self._domains)
         rows = list(self._row_entities(delta, leaves))
         told = [
             [
@@ -88,12 +103,6 @@ class Canon:
             for number, ones in enumerate(answer.replies for answer in run.answers)
         ]
         replies = [entity for ones in told for entity in ones]
-        colours = self._colours(rows)
-        changes: dict[str, list[tuple[int, Change]]] = {}
-        for entity in rows:
-            if entity.change is not None:
-                token = self._token(entity, colours)
-                changes.setdefault(entity.change.table, []).append((token, entity.change))
         colours = self._colours([*rows, *replies])
         answers = [
             [
@@ -103,10 +112,16 @@ class Canon:
             for answer, ones in zip(run.answers, told, strict=True)
         ]
         linked = tuple(sorted(self._token(entity, colours) for entity in rows))
-        tokens = {
-            table: tuple(sorted(token for token, _ in ones)) for table, ones in changes.items()
-        }
-        return Outcome(delta, leaves, tokens, changes, answers, linked)
+        return Outcome(delta, leaves, answers, linked, partial(self._rows_alone, rows))
+
+    def _rows_alone(self, rows: list[_Entity]) -> dict[str, list[tuple[int, Change]]]:
+        colours = self._colours(rows)
+        changes: dict[str, list[tuple[int, Change]]] = {}
+        for entity in rows:
+            if entity.change is not None:
+                token = self._token(entity, colours)
+                changes.setdefault(entity.change.table, []).append((token, entity.change))
+        return changes
 
     def _row_entities(self, delta: Delta, leaves: Leaves) -> Iterator[_Entity]:
         for table, changes in delta.changes.items():
@@ -182,7 +197,7 @@ class Canon:
                 for ref, colour in colours.items()
             }
             now = len(set(colours.values()))
-            if now in {kinds, len(colours)} and kinds:
+            if now in {kinds, len(colours)}:
                 break
             kinds = now
         return colours

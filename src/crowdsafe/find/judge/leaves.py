@@ -83,13 +83,24 @@ def _end(place: tuple[str, str], target: Mapping[tuple[str, str], Domain]) -> Do
 
 
 class Leaves:
-    """Reads the values of one run; what its new rows hold in key columns are its nodes."""
+    """Reads the values of one run; what its new rows hold in key columns are its nodes.
 
-    def __init__(self, schema: Schema, habits: Habits, delta: Delta, window: Window) -> None:
+    ``domains`` are those of the schema, where the caller knows them already.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        habits: Habits,
+        delta: Delta,
+        window: Window,
+        domains: Mapping[tuple[str, str], Domain] | None = None,
+    ) -> None:
         self.schema = schema
         self.habits = habits
         self.window = window
-        self.domains = domains_of(schema) | {node: node for node in habits.nodes}
+        self.domains = dict(domains_of(schema) if domains is None else domains)
+        self.domains |= {node: node for node in habits.nodes}
         self.numbers: dict[int, set[Domain]] = {}
         self.texts: set[str] = set()
         for table in delta.changes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crowdsafe.errors import ConfigError
@@ -72,7 +72,7 @@ class Judgement:
 class _Serial:
     seen: Seen
     broken: tuple[str, ...]
-    outcome: Outcome | None = None
+    outcomes: dict[Window, Outcome] = field(default_factory=dict)
     learned: int = -1
 
 
@@ -167,7 +167,7 @@ class Oracle:
         """
         outcome = self._outcome(replace(seen, window=_NEVER))
         for key in keys:
-            serial = self._outcome(replace(self._serial[key].seen, window=_NEVER), key[1])
+            serial = self._serial_outcome(key, _NEVER)
             if compare(outcome, serial, _limits(key, len(seen.run.answers))).equal:
                 return key
         return None
@@ -259,12 +259,16 @@ class Oracle:
     def _outcome(self, seen: Seen, limits: Limits = ()) -> Outcome:
         return self._canon.outcome(seen.run, seen.delta, seen.window, limits)
 
-    def _serial_outcome(self, key: Key) -> Outcome:
+    def _serial_outcome(self, key: Key, window: Window | None = None) -> Outcome:
         serial = self._serial[key]
         learned = self.habits.size()
-        if serial.outcome is None or serial.learned != learned:
-            serial.outcome, serial.learned = self._outcome(serial.seen, key[1]), learned
-        return serial.outcome
+        if serial.learned != learned:
+            serial.outcomes.clear()
+            serial.learned = learned
+        seen = replace(serial.seen, window=window) if window else serial.seen
+        if seen.window not in serial.outcomes:
+            serial.outcomes[seen.window] = self._outcome(seen, key[1])
+        return serial.outcomes[seen.window]
 
     def _broken(self, run: Run) -> tuple[str, ...]:
         if not self.invariants or run.state is None:
