@@ -14,9 +14,9 @@ __all__ = ["Compared", "Comparison", "answer_words", "comparison", "differing_ta
 
 _LINES_MAX = 24
 _CELL_MAX = 120
-_VOLATILE = re.compile(
-    r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d|^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$",
-    re.IGNORECASE,
+_DRAWN = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.+Z-]*"  # a time
+    r"|(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}"  # an id, a token, a digest
 )
 
 
@@ -47,7 +47,7 @@ class Comparison:
 def comparison(finding: Finding) -> Comparison | None:
     """What differs between the serial orders and the run that was found, and all answers.
 
-    Times and ids that look random are left out. At most 24 lines; None without both sides.
+    Times and texts that look random do not count. At most 24 lines; None without both sides.
     """
     if finding.run is None or not finding.serial:
         return None
@@ -116,7 +116,9 @@ def _grouped(
 
 
 def _odd(values: Sequence[str]) -> bool:
-    return values[-1] not in values[:-1]
+    """Whether no order gives what was found, but for the times and random texts in it."""
+    told = [_DRAWN.sub("…", value) for value in values]
+    return told[-1] not in told[:-1]
 
 
 def _answers_compared(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
@@ -161,7 +163,8 @@ def _cells_compared(name: str, versions: Sequence[Rows]) -> Iterator[tuple[str, 
             continue
         for place, column in enumerate(versions[0].columns):
             values = [rows[key][place] for rows in by_key]
-            if any(value != values[0] for value in values) and not _volatile(values):
+            told = {_DRAWN.sub("…", as_text(value, _CELL_MAX)) for value in values}
+            if len(told) > 1:
                 row = ", ".join(as_text(part, 40) for part in key)
                 yield f"{name} #{row} {column}", [as_text(value, _CELL_MAX) for value in values]
 
@@ -173,7 +176,3 @@ def _by_key(rows: Rows) -> dict[tuple[Any, ...], tuple[Any, ...]]:
 
 def _hashable(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bytes | None) else repr(value)
-
-
-def _volatile(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, str) and _VOLATILE.match(value) for value in values)
