@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from crowdsafe.errors import ConfigError
 from crowdsafe.find import gates
 from crowdsafe.find.database import open_database
 from crowdsafe.find.database.sqlite import SqliteDatabase
+from crowdsafe.find.gates.held import Lock
 from crowdsafe.find.gates.redirect import Redirect
 from crowdsafe.find.gates.sqlite_gate import release
 from tests.find.gates.watching import Watching, operating
@@ -76,6 +78,30 @@ def test_the_drivers_begin_is_that_of_its_isolation_level(
     begin = [] if level is None else [f"BEGIN {level}".strip()]
     end = [] if level is None else ["ROLLBACK"]
     assert keeper.sqls == [*begin, "/* x */ insert into stock values (9, 9)", *end]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Connection.autocommit is of Python 3.12")
+def test_autocommit_of_later_pythons(database: SqliteDatabase) -> None:
+    options: dict[str, Any] = {"autocommit": False}
+    connection = sqlite3.connect(database.redirect.original, **options)
+    with operating(Watching()) as keeper:
+        connection.execute(UPDATE, (1, 1))
+        assert keeper.links[0].state.lock == Lock.RESERVED
+        connection.commit()
+        assert keeper.links[0].state.lock == Lock.NONE
+        with connection:
+            connection.execute(UPDATE, (1, 1))
+    connection.close()
+    assert keeper.sqls == [UPDATE, "COMMIT", UPDATE, "COMMIT"]
+    options["autocommit"] = True
+    connection = sqlite3.connect(database.redirect.original, **options)
+    with operating(Watching()) as keeper:
+        connection.execute("BEGIN")
+        connection.commit()
+        connection.execute(UPDATE, (1, 1))
+        connection.execute("COMMIT")
+    connection.close()
+    assert keeper.sqls == ["BEGIN", UPDATE, "COMMIT"]
 
 
 def test_each_part_of_executemany_is_a_step(database: SqliteDatabase) -> None:
