@@ -8,13 +8,13 @@ from typing import Any
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.model import Answer
+from crowdsafe.find.targets.hints import told
 from crowdsafe.find.targets.page import read_page
 from crowdsafe.find.targets.request import BodyKind, Request, Requests, parse
 from crowdsafe.find.targets.visitor import Visitor
 
 __all__ = ["header_of", "logged_in", "page_before"]
 
-_SHOWN_CHARS_MAX = 200
 _GUARDS = ("flask_wtf", "flask_seasurf", "starlette_csrf", "asgi_csrf", "fastapi_csrf_protect")
 
 Drive = Callable[[tuple[Request, ...], Visitor], Answer]
@@ -35,11 +35,7 @@ def logged_in(text: str, visitor: Visitor, drive: Drive) -> Visitor:
     answer = drive(spec.requests, visitor)
     last = answer.replies[-1]
     if answer.stopped_at is not None:
-        why = f"{last.error}: {last.message}" if last.error else str(last.body)
-        raise ConfigError(
-            f"the login was refused: {last.request} answered {last.status}: "
-            f"{why[:_SHOWN_CHARS_MAX]}"
-        )
+        raise ConfigError(f"the login was refused: {last.request} answered {told(last)}")
     html = isinstance(last.body, str) and "html" in last.headers.get("content-type", "")
     posted = spec.requests[-1].kind is BodyKind.FORM
     if posted and html and read_page(str(last.body)).asks_password:
