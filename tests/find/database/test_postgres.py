@@ -35,6 +35,10 @@ CREATE TABLE part (day date, v int, PRIMARY KEY (day, v)) PARTITION BY RANGE (da
 CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
 CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
 CREATE TABLE big (id serial PRIMARY KEY, v int, doc json);
+CREATE TABLE base (id int PRIMARY KEY, v int);
+CREATE TABLE derived (w int) INHERITS (base);
+INSERT INTO base VALUES (1, 1);
+INSERT INTO derived VALUES (2, 2, 2);
 CREATE VIEW names AS SELECT name FROM person;
 CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO public.log VALUES (TG_OP || ' ' || NEW.name); RETURN NEW; END $$;
@@ -85,7 +89,16 @@ def everything(database: PostgresDatabase) -> dict[str, list[tuple[Any, ...]]]:
     with psycopg.connect(database.working_url) as connection:
         found = {
             table: sorted(connection.execute(f"SELECT t::text FROM {table} t").fetchall())
-            for table in ("team", "person", "log", 'other."Mixed"', "part", "part_1", "big")
+            for table in (
+                "team",
+                "person",
+                "log",
+                'other."Mixed"',
+                "part",
+                "part_1",
+                "big",
+                "derived",
+            )
         }
         for sequence in ("team_id_seq", "person_id_seq", "big_id_seq"):
             query = f"SELECT last_value, is_called FROM {sequence}"
@@ -104,6 +117,7 @@ WRITES = {
     "big": "UPDATE big SET v = 0 WHERE id < 5; DELETE FROM big WHERE id = 7;"
     "INSERT INTO big (v) VALUES (1); UPDATE big SET id = 5000 WHERE id = 9",
     "truncate": "TRUNCATE team, person, big RESTART IDENTITY",
+    "heirs": "UPDATE base SET v = 7",
     "sequence": "SELECT nextval('team_id_seq')",
     "gone": "BEGIN; INSERT INTO team (name) VALUES ('x'); ROLLBACK",
 }
@@ -206,7 +220,10 @@ def test_perturb(database: PostgresDatabase) -> None:
 
 def test_schema(database: PostgresDatabase) -> None:
     schema = database.schema()
-    assert set(schema.tables) == {"team", "person", "log", "other.mixed", "part", "big"}
+    assert set(schema.tables) == {
+        *("team", "person", "log", "other.mixed"),
+        *("part", "big", "base", "derived"),
+    }
     person = schema.tables["person"]
     assert person.primary_key == ("id",)
     assert person.has_triggers

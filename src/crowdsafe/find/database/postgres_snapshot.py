@@ -48,6 +48,12 @@ CREATE TABLE {OWN_SCHEMA}.sequences (oid oid, value bigint, called boolean,
   last bigint, increment bigint, low bigint, high bigint);
 GRANT USAGE ON SCHEMA {OWN_SCHEMA} TO PUBLIC;
 """
+_HEIRS = """
+WITH RECURSIVE heirs (oid, heir) AS (
+  SELECT inhparent, inhrelid FROM pg_inherits
+  UNION SELECT heirs.oid, inhrelid FROM heirs JOIN pg_inherits ON inhparent = heir
+) SELECT oid, heir FROM heirs
+"""
 _DDL = -1
 _NOTE_DDL = f"""
 CREATE FUNCTION {OWN_SCHEMA}.note_ddl() RETURNS event_trigger LANGUAGE plpgsql
@@ -97,6 +103,7 @@ class Snapshot:
                     self._take(number, relation)
                     for number, relation in enumerate(self.catalogue.relations)
                 )
+                self._note_heirs()
                 self._take_sequences()
                 self._execute(
                     restore_function(
@@ -195,6 +202,20 @@ class Snapshot:
         if taken.large:
             self._note_keys(taken)
         return taken
+
+    def _note_heirs(self) -> None:
+        """A statement on a table writes to those that inherit from it too, and fires its own
+        triggers only."""
+        by_oid = {taken.relation.oid: taken for taken in self.tables}
+        for oid, heir in self._execute(_HEIRS):
+            if oid in by_oid and heir in by_oid:
+                number = by_oid[heir].number
+                self._execute(
+                    f"CREATE TRIGGER crowdsafe_find_note_{number}"
+                    f" AFTER UPDATE OR DELETE OR TRUNCATE ON {by_oid[oid].relation.sql}"
+                    " FOR EACH STATEMENT"
+                    f" EXECUTE FUNCTION {OWN_SCHEMA}.note('{number}')"
+                )
 
     def _note_keys(self, taken: Taken) -> None:
         """Have the keys of changed rows noted, old and new."""
