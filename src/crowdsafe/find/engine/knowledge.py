@@ -66,9 +66,7 @@ class Knowledge:
         if statement.text in self._unknown:
             return None
         rows = self._rows_of(statement, sql, parameters)
-        locks = statement.writes
-        if statement.locks_rows or statement.verb is Verb.LOCK:
-            locks = statement.tables
+        locks = statement.tables if statement.locks_rows else statement.writes
         write = Mode.LOCK
         if self._only_adds(statement, sql, parameters):
             write = Mode.ADD
@@ -76,7 +74,7 @@ class Knowledge:
         touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(locks, (write, rows))
         touch.update(dict.fromkeys(statement.reads - locks, (Mode.READ, rows)))
         if self._dialect == "postgresql":
-            self._touch_keys(statement, touch)
+            self._touch_keys(statement, touch, made=self._key_is_made(statement, sql, parameters))
         return touch
 
     def learn(self, grants: Sequence[Grant]) -> bool:
@@ -116,11 +114,28 @@ class Knowledge:
             and not statement.on_conflict
             and not table.unique
             and not table.has_triggers
-            and _key_is_made(table, values_of(statement, sql, parameters))
+            and self._key_is_made(statement, sql, parameters)
         )
 
-    def _touch_keys(self, statement: Statement, touch: dict[str, tuple[Mode, Rows]]) -> None:
-        """Foreign keys: a row that refers to another keeps it from being deleted meanwhile."""
+    def _key_is_made(self, statement: Statement, sql: str, parameters: Any) -> bool:
+        """Whether the database makes the key of what is inserted."""
+        if statement.verb is not Verb.INSERT or len(statement.writes) != 1:
+            return False
+        (name,) = statement.writes
+        table = self._schema.tables.get(name)
+        if table is None or len(table.primary_key) != 1:
+            return False
+        (key,) = table.primary_key
+        values = values_of(statement, sql, parameters)
+        generated = any(column.name == key and column.generated for column in table.columns)
+        return generated and bool(values) and key not in values
+
+    def _touch_keys(
+        self, statement: Statement, touch: dict[str, tuple[Mode, Rows]], *, made: bool
+    ) -> None:
+        """Foreign keys: a row that refers to another keeps it from being deleted meanwhile, and
+        needs it to be there. Whoever refers to a key that was ``made`` by the database has read
+        it, which says the same."""
         for name in statement.writes:
             table = self._schema.tables.get(name)
             if table is None:
@@ -129,7 +144,9 @@ class Knowledge:
                 touch.setdefault(key.to_table + _KEYS, (Mode.SHARE, None))
         for name in self._referred & statement.tables:
             if name in statement.writes and statement.verb is Verb.INSERT:
-                touch[name + _KEYS] = (Mode.ADD, None)
+                shared = touch.get(name + _KEYS, (Mode(0), None))[0]
+                if not made:
+                    touch[name + _KEYS] = (Mode.ADD | shared, None)
             elif statement.locks_rows or (
                 name in statement.writes and self._changes_key(statement, name)
             ):
@@ -170,14 +187,6 @@ def _explained(before: Sequence[Grant], grant: Grant, who: int) -> bool:
     """Whether an operation did anything that the statement which waits for it depends on."""
     touch = whole_touch(grant)
     return any(dependent(whole_touch(one), touch) for one in before if one.operation == who)
-
-
-def _key_is_made(table: Table, values: Mapping[str, str]) -> bool:
-    """Whether the database makes the key of what is inserted; ``values`` are those given."""
-    if len(table.primary_key) != 1 or not values:
-        return False
-    (key,) = table.primary_key
-    return key not in values and any(c.name == key and c.generated for c in table.columns)
 
 
 def _is_confined(table: Table, statement: Statement) -> bool:

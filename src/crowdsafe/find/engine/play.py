@@ -28,13 +28,14 @@ from crowdsafe.find.engine.touch import all_of
 from crowdsafe.find.engine.trace import Grant, Impossible, Picker, Situation
 from crowdsafe.find.engine.transactions import Transactions
 from crowdsafe.find.gates.control import Link
-from crowdsafe.find.model import Answer, Statement, Step
+from crowdsafe.find.model import Answer, Statement, Step, Verb
 
 if TYPE_CHECKING:
     from crowdsafe.find.database import Locks
 
 __all__ = ["Limits", "Play", "every"]
 
+_SOON_S = 0.0005
 _FIRST_POLL_S = 0.002
 _LATE_POLL_S = 0.02
 _POLL_S = 0.001
@@ -240,19 +241,20 @@ class Play:
         self._last = actor.place
         now = _clock()
         self.progress_at = now
-        self._poll_at = now + (_FIRST_POLL_S if self._may_block(parked) else _LATE_POLL_S)
+        self._poll_at = now + self._first_poll_s(parked)
         parked.release()
 
-    def _may_block(self, parked: Parked) -> bool:
-        """Whether somebody else holds locks that the statement could meet, as far as is known."""
+    def _first_poll_s(self, parked: Parked) -> float:
+        """When to look for the first time whether a statement waits: soon where it may."""
         if not _takes_locks(parked.statement):
-            return False
-        return any(
-            self._transactions.holds_locks(link)
-            for other in self._everyone
-            for link in other.links
-            if link is not parked.link
+            return _LATE_POLL_S
+        links = {link for actor in self._everyone for link in actor.links} - {parked.link}
+        if not any(self._transactions.holds_locks(link) for link in links):
+            return _LATE_POLL_S
+        likely = self._transactions.meets_locks(
+            parked.link, parked.statement, parked.sql, parked.parameters
         )
+        return _SOON_S if likely else _FIRST_POLL_S
 
     def _wait_out_deadlock_timers(self, actor: Actor) -> None:
         """Have the statement that closes a circle of waits be the one that PostgreSQL ends.
@@ -464,7 +466,13 @@ class Play:
 
 
 def _takes_locks(statement: Statement) -> bool:
-    return bool(statement.writes or statement.locks_rows or statement.advisory or statement.opaque)
+    return bool(
+        statement.writes
+        or statement.locks_rows
+        or statement.advisory
+        or statement.opaque
+        or statement.verb is Verb.LOCK
+    )
 
 
 def _pause(seconds: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from crowdsafe.find.engine.touch import EVERYTHING, NOTHING, Mode, Rows, Touch, all_of
+from crowdsafe.find.engine.touch import EVERYTHING, NOTHING, Mode, Rows, Touch, all_of, dependent
 from crowdsafe.find.gates.control import Link
 from crowdsafe.find.model import Statement, Verb
 
@@ -69,6 +69,14 @@ class Transactions:
         """Whether the transaction that is open on that connection locked anything."""
         return link in self._open and bool(self._open[link].locked)
 
+    def meets_locks(self, link: Link, statement: Statement, sql: str, parameters: Any) -> bool:
+        """Whether a statement may come upon rows that another open transaction locked."""
+        touch = _only(self._own(_Open(), statement, sql, parameters), _WRITING)
+        return any(
+            other is not link and dependent(touch, _with(Mode.LOCK, tx.locked))
+            for other, tx in self._open.items()
+        )
+
     def attempt(self, link: Link, statement: Statement, sql: str, parameters: Any) -> Touch:
         """What a statement touches that has to wait: all that it would if it did not."""
         tx = self._open.get(link, _Open())
@@ -97,8 +105,8 @@ class Transactions:
         """The tables of a statement, without what its transaction makes of it."""
         if statement.verb in _BOUNDS:
             return NOTHING
-        if statement.opaque or statement.verb is Verb.DDL:
-            return EVERYTHING
+        if statement.opaque or statement.verb in {Verb.DDL, Verb.LOCK}:
+            return EVERYTHING  # a lock on a table keeps even readers out
         touch = self._touch_of(statement, sql, parameters)
         if touch is None:
             return EVERYTHING
@@ -255,9 +263,7 @@ class Transactions:
 
 def plain_touch(statement: Statement, _sql: str, _parameters: Any) -> Touch:
     """What the text of a statement tells, without knowing the database."""
-    locks = statement.writes
-    if statement.locks_rows or statement.verb is Verb.LOCK:
-        locks = statement.tables
+    locks = statement.tables if statement.locks_rows else statement.writes
     touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(locks, (Mode.LOCK, None))
     touch.update(dict.fromkeys(statement.reads - locks, (Mode.READ, None)))
     return touch
