@@ -275,6 +275,20 @@ def test_a_session_that_is_signed_anew_each_second_is_no_change(signed: str) -> 
     assert oracle.judge(run(state(stock=[(1, 41, signed)]), reply(), reply())).kind == "race"
 
 
+def test_a_row_that_is_only_touched_is_as_before() -> None:
+    """Last seen: equal to what was there if the clock has not moved on since."""
+    untouched = run(state(), reply(), reply())
+    oracle = oracle_of(untouched, untouched)
+    assert oracle.judge(run(state(stock=[(1, 100, now())]), reply(), reply())).kind == "serial"
+    token = run(state(stock=[(1, 100, "y")]), reply(), reply())
+    assert oracle.judge(token).suspects_clock
+    oracle.relearn([token])
+    assert oracle.judge(token).kind == "serial"
+    assert oracle.judge(taken(99, reply(), reply())).kind == "race"
+    oracle.relearn([taken(99, reply(), reply())])
+    assert oracle.judge(taken(99, reply(), reply())).kind == "race"
+
+
 # Invariants
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.delta import Change, Delta
 from crowdsafe.find.judge.leaves import Leaves, Ref, Tree, domains_of
-from crowdsafe.find.judge.moments import Window
+from crowdsafe.find.judge.moments import MOMENT, Window
 from crowdsafe.find.judge.volatile import Domain, Habits, Path, route
 from crowdsafe.find.model import Reply, Run
 
@@ -130,23 +130,27 @@ class Canon:
                 if change.after is None:
                     yield _Entity(("gone", table, repr(change.before)), path, None, True, change)
                     continue
-                cells = self._compared(change)
+                cells = self._compared(change, leaves)
                 if not cells:
                     continue
                 label = ("new", table) if change.is_new else ("changed", table, repr(change.key))
                 yield _Entity(label, path, leaves.row(table, cells), True, change)
 
-    def _compared(self, change: Change) -> dict[str, Any]:
-        """Its cells, without the volatile texts of a row that was there before: whether such a
-        one (a session that is signed with the time) changed at all may be a matter of the clock."""
+    def _compared(self, change: Change, leaves: Leaves) -> dict[str, Any]:
+        """Its cells, without the times and the volatile texts of a row that was there before:
+        whether such a one (last seen, a signed session) changed may be a matter of the clock."""
         if change.is_new:
             return change.cells()
         return {
             column: value
             for column, value in change.cells().items()
-            if not isinstance(value, str | bytes | float)
-            or ("row", change.table, column) not in self.habits.volatile
+            if not self._is_touch(("row", change.table, column), value, leaves)
         }
+
+    def _is_touch(self, path: Path, value: Any, leaves: Leaves) -> bool:
+        if isinstance(value, str | bytes | float) and path in self.habits.volatile:
+            return True
+        return leaves.tree(path, value) in {MOMENT, ("text", (MOMENT,))}
 
     def _reply_entity(
         self, number: int, place: int, reply: Reply, leaves: Leaves, *, last: bool

@@ -34,7 +34,11 @@ Pair = tuple[Path, Any, Any]
 
 def learn_pair(schema: Schema, habits: Habits, one: Seen, two: Seen) -> None:
     """Add to ``habits`` where these two runs differ. They must be of one serial order."""
-    pairs = [*_row_pairs(one.delta, two.delta), *_answer_pairs(one.run, two.run)]
+    pairs = [
+        *_row_pairs(one.delta, two.delta),
+        *_touched_once(one.delta, two.delta),
+        *_answer_pairs(one.run, two.run),
+    ]
     different = [(path, a, b) for path, a, b in pairs if a != b or type(a) is not type(b)]
     habits.seen |= {path for path, _, _ in pairs}
     habits.volatile |= {path for path, _, _ in different}
@@ -61,6 +65,21 @@ def _row_pairs(one: Delta, two: Delta) -> Iterator[Pair]:
             for column in a.cells().keys() | b.cells().keys():
                 if column in ours and column in theirs:
                     yield from paired(("row", table, column), ours[column], theirs[column])
+
+
+def _touched_once(one: Delta, two: Delta) -> Iterator[Pair]:
+    """The texts of rows that only one of the runs changed: written in the second in which they
+    were made, they may be as before."""
+    for here, there in ((one, two), (two, one)):
+        for table, changes in here.changes.items():
+            others = {change.key for change in there.changes.get(table, ())}
+            for change in changes:
+                if change.before is None or change.after is None or change.key in others:
+                    continue
+                was = dict(zip(change.columns, change.before, strict=True))
+                for column, value in change.cells().items():
+                    if isinstance(value, str | bytes | float):
+                        yield ("row", table, column), was[column], value
 
 
 def _same_rows(one: list[Change], two: list[Change]) -> Iterator[tuple[Change, Change]]:
