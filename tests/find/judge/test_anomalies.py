@@ -446,6 +446,18 @@ def test_one_moment_read_twice(dialect: str, again: str) -> None:
     assert (found.anomaly, found.severity) == (Anomaly.NON_REPEATABLE_READ, Severity.LOW)
 
 
+def test_two_rows_of_one_transaction_read_around_it(dialect: str) -> None:
+    run = history(
+        dialect,
+        ("A", PAY, (-60, 1)),
+        ("A", PAY, (60, 2)),
+        ("B", "SELECT cents FROM account WHERE id = ?", (1,), gave("cents", (60,))),
+        ("A", COMMIT),
+        ("B", "SELECT cents FROM account WHERE id = ?", (2,), gave("cents", (120,))),
+    )
+    assert named(run, judged(answers=True)).anomaly is Anomaly.NON_REPEATABLE_READ
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_an_answer_that_no_step_explains_is_stale(dialect: str, count: int) -> None:
     run = history(dialect, *[("A", READ, (1,), HUNDRED)] * count, ("B", "SELECT * FROM other"))

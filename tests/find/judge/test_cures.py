@@ -54,6 +54,33 @@ def test_a_number_that_went_down_is_taken_and_one_that_went_up_is_given(dialect:
     assert "on_hand = on_hand + :n" in plain and "store.write(give, " in part
 
 
+def test_a_value_that_was_read_as_another_name_tells_the_way_too() -> None:
+    look, put = "SELECT max(uses) FROM asset", "UPDATE asset SET uses = ? WHERE id = ?"
+    run = history(
+        "sqlite",
+        ("A", look, None, gave("max_1", (7,))),
+        ("B", look, None, gave("max_1", (7,))),
+        ("A", put, (8, 1)),
+        ("B", put, (8, 1)),
+    )
+    (_, plain, part), _ = cures(name(run, judged("asset"), []), run)
+    assert "uses = uses + :n" in plain and "give, Asset.uses" in part
+
+
+def test_a_check_over_many_rows_is_not_cured_by_one_row() -> None:
+    look = "SELECT sum(balance) FROM accounts"
+    put = "UPDATE accounts SET balance = balance - ? WHERE id = ?"
+    run = history(
+        "postgresql",
+        ("A", look, None, gave("sum", (120,))),
+        ("B", look, None, gave("sum", (120,))),
+        ("A", put, (100, 1)),
+        ("B", put, (100, 1)),
+    )
+    (title, plain, _), _ = cures(name(run, judged("accounts"), []), run)
+    assert title == "Run it as if it were alone" and "SERIALIZABLE" in plain
+
+
 @pytest.mark.parametrize(
     ("code", "said", "unsaid"),
     [

@@ -64,6 +64,11 @@ def explanation(anomaly: Anomaly) -> str:
     return _EXPLANATIONS[anomaly]
 
 
+_OUTCOMES = {
+    Anomaly.DIRTY_READ: "An operation read rows that another had written and not yet committed.",
+    Anomaly.STALE_ANSWER: "The rows are right, but an answer is one that no order gives.",
+    Anomaly.UNSERIALIZABLE: "It left rows that no order of the operations leaves.",
+}
 _DEADLOCK_STATE = "40P01"
 _READ_UNCOMMITTED = re.compile(
     r"^\s*pragma\s+read_uncommitted\s*=\s*(1|on|true|yes)", re.IGNORECASE
@@ -295,8 +300,7 @@ def _plain(
     tables = _tables(pattern) if pattern else _contended(events)
     met = [event for event in events if event.statement.tables & set(tables)]
     sources = _places([event.step.source for event in met if event.step.source])
-    told = judgement.differences[0] if judgement.differences else ""
-    summary = told or _EXPLANATIONS[anomaly]
+    summary = judgement.broken[0] if anomaly is Anomaly.INVARIANT else _OUTCOMES[anomaly]
     return Named(anomaly, severity, tables, sources[:6], summary, pattern)
 
 

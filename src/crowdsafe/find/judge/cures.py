@@ -16,6 +16,7 @@ __all__ = ["Cure", "cures"]
 Cure = tuple[str, str, str]
 """A title, what to write as plain SQL or with the ORM in use, and the part of crowdsafe or ""."""
 
+_SUM = re.compile(r"\b(sum|avg|count)\s*\(", re.IGNORECASE)
 _SQLITE = frozenset({"sqlite3", "aiosqlite", "sqlite"})
 _DJANGO_CODE = re.compile(r"\.objects\b|\.save\(|\.aget\(|\.refresh_from_db\(|get_object_or_404")
 _DJANGO_SQL = re.compile(r'"\w+"\."\w+"')
@@ -37,6 +38,7 @@ class _Place:
     grows: bool
     numeric: bool
     inserts: bool
+    over_many: bool
 
     @property
     def model(self) -> str:
@@ -97,6 +99,7 @@ def _place(named: Named, run: Run, schema: Schema | None) -> _Place:
         grows=pattern is not None and _grows(pattern),
         numeric=pattern is not None and pattern.numeric,
         inserts=pattern is not None and pattern.acted.inserts,
+        over_many=pattern is not None and _over_many(pattern),
     )
 
 
@@ -122,11 +125,16 @@ def _grows(pattern: Pattern) -> bool:
     value = pattern.acted.sets.get(column, "")
     if pattern.acted.in_place:
         return "+" in value
-    before = pattern.read.given[0].get(column) if len(pattern.read.given) == 1 else None
+    before = pattern.before
     try:
         return before is not None and float(value.strip("'")) > float(before.strip("'"))
     except ValueError:
         return False
+
+
+def _over_many(pattern: Pattern) -> bool:
+    """Whether the decision was made over several rows, so that a check of one is not enough."""
+    return len(pattern.read.given) > 1 or bool(_SUM.search(pattern.read.step.sql))
 
 
 def _flavour(run: Run) -> str:
@@ -162,6 +170,8 @@ _ALWAYS: dict[Anomaly, tuple[str, ...]] = {
 def _recipes(anomaly: Anomaly, place: _Place) -> tuple[str, ...]:
     insert = "on conflict" if place.has_unique else "unique"
     match anomaly:
+        case Anomaly.LOST_UPDATE if place.over_many:
+            return ("serializable", "lock")
         case Anomaly.LOST_UPDATE if place.numeric:
             return ("count up" if place.grows else "count down", "lock")
         case Anomaly.LOST_UPDATE:

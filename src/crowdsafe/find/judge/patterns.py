@@ -60,6 +60,14 @@ class Pattern:
         return self.read.operation
 
     @property
+    def before(self) -> str | None:
+        """The column's value as it was read, where one row, or one value, was read."""
+        given = self.read.given[0] if len(self.read.given) == 1 else {}
+        if len(given) == 1:
+            return next(iter(given.values()))
+        return given.get(self.column or "")
+
+    @property
     def numeric(self) -> bool:
         """Whether the column that went wrong is a number."""
         if self.column is None:
@@ -335,14 +343,21 @@ def _torn(seen: _Seen) -> Iterator[Pattern]:
 
 def _reread(seen: _Seen) -> Iterator[Pattern]:
     for early, missed, table in _misses(seen.reads, seen.writes):
+        together = [write for write in seen.writes if write.transaction == missed.transaction]
         for late in seen.reads:
             if late.operation != early.operation or late.number <= early.number:
                 continue
-            shown = missed.seen_from is not None and late.number > missed.seen_from
-            if shown and late.looks & missed.writes and may_be_same_row(late, missed):
+            if any(_saw(late, write) for write in together):
                 a = letter(missed.operation)
                 marks = (
                     (early.number, f"before {a}'s write"),
                     (late.number, f"after {a}'s write"),
                 )
                 yield Pattern(Anomaly.NON_REPEATABLE_READ, table, None, early, missed, late, marks)
+
+
+def _saw(read: Event, write: Event) -> bool:
+    """Whether a read came when a write of another operation was to be seen, on its row."""
+    if write.seen_from is None or read.number <= write.seen_from:
+        return False
+    return bool(read.looks & write.writes) and may_be_same_row(read, write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +18,7 @@ _LINES_MAX = 60
 _NEAR = 8
 _COLUMNS_MAX = 2
 _VALUE_MAX = 24
+_NUMBERED = re.compile(r"^(max|min|sum|count|avg|coalesce|anon)_\d+$")
 _QUIET = {Verb.BEGIN, Verb.SET, Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO}
 
 
@@ -189,10 +191,15 @@ class _Builder:
             values = {self.column: values[self.column]}
         shown = list(values.items())[:_COLUMNS_MAX]
         parts = [
-            f"{prefix}{name}{between}{cut(one_line(value, 80), _VALUE_MAX)}"
+            f"{prefix}{_label(name)}{between}{cut(one_line(value, 80), _VALUE_MAX)}"
             for name, value in shown
         ]
         return ", ".join(parts) + (", …" if len(values) > len(shown) else "")
+
+
+def _label(column: str) -> str:
+    """The name of a column; ``max`` for what SQLAlchemy calls ``max_1``."""
+    return _NUMBERED.sub(r"\1", column)
 
 
 def _near_marks(lines: list[Line]) -> list[Line]:
