@@ -49,10 +49,22 @@ class _Analysis:
     def __init__(self, grants: Sequence[Grant], count: int) -> None:
         self._grants = grants
         self._touches = [whole_touch(grant) for grant in grants]
+        self._meets = self._those_that_meet(count)
         self._clocks: list[_Clock] = []
         self._now: list[_Clock] = [[0] * count for _ in range(count)]
         self._nth: list[int] = []
         self._found: list[Reversal] = []
+
+    def _those_that_meet(self, count: int) -> list[bool]:
+        """For each step, whether it depends on any of another operation's: few do in long ones."""
+        wholes = [
+            all_of(t for t, g in zip(self._touches, self._grants, strict=True) if g.operation == n)
+            for n in range(count)
+        ]
+        return [
+            any(dependent(touch, wholes[n]) for n in range(count) if n != grant.operation)
+            for touch, grant in zip(self._touches, self._grants, strict=True)
+        ]
 
     def run(self, end: int) -> list[Reversal]:
         seen = [0] * len(self._now)
@@ -91,10 +103,14 @@ class _Analysis:
         """Races of an operation's next step at that place; returns what happened before it."""
         touch = self._touches[target]
         clock = list(self._now[operation])
+        if not self._meets[target]:
+            return clock
         racing: list[int] = []
         for other in range(place - 1, -1, -1):
             whose = self._grants[other].operation
-            if whose == operation or clock[whose] >= self._nth[other]:
+            if whose == operation or not self._meets[other]:
+                continue
+            if clock[whose] >= self._nth[other]:
                 continue
             if dependent(self._touches[other], touch):
                 racing.append(other)
