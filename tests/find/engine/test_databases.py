@@ -248,3 +248,50 @@ def test_what_a_snapshot_hides_is_tried(pg_url: str) -> None:
     assert search.complete, search.why_not
     assert seen == {(100, 100), (50, 200)}
     assert search.schedules <= 6
+
+
+def test_a_skewed_pair_is_seen_to_fail_at_serializable(pg_url: str) -> None:
+    """Each of two takes itself off duty when the other is on; SERIALIZABLE ends one of them."""
+    with psycopg.connect(pg_url) as connection:
+        connection.execute("CREATE TABLE duty (id int primary key, on_duty bool not null)")
+        connection.execute("INSERT INTO duty VALUES (1, true), (2, true)")
+    database = open_database(pg_url)
+    undo = install(database.dialect, database.redirect)
+
+    def leaves(key: int) -> Task:
+        def leave() -> str:
+            connection = psycopg.connect(pg_url)
+            connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            try:
+                text = "SELECT count(*) FROM duty WHERE on_duty"
+                (count,) = connection.execute(text).fetchone() or (0,)
+                if count < 2:
+                    return "stays"
+                connection.execute("UPDATE duty SET on_duty = false WHERE id = %s", (key,))
+                connection.commit()
+            except psycopg.errors.SerializationFailure:
+                return "failed"
+            finally:
+                connection.close()
+            return "left"
+
+        return Task(leave)
+
+    seen: set[tuple[str, ...]] = set()
+    try:
+        database.keep()
+        with Controller(database) as controller:
+            search = Search(
+                controller,
+                [leaves(1), leaves(2)],
+                reset=database.restore,
+                after=lambda run: seen.add(tuple(a.replies[0].body for a in run.answers)),
+            )
+            assert all(run.problem is None for run in search)
+    finally:
+        undo()
+        database.close()
+    assert search.complete, search.why_not
+    assert {("left", "stays"), ("stays", "left")} <= seen
+    assert ("left", "left") not in seen
+    assert any("failed" in outcome for outcome in seen)
