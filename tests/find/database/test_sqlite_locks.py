@@ -169,3 +169,29 @@ def run_program(
             break  # it keeps PENDING, which the model does not know and never takes
     for client in clients:
         client.connection.close()
+
+
+def test_who_was_refused_and_sleeps_tries_again_when_the_writer_is_done(
+    database: Database,
+) -> None:
+    keeper = Asking(database, timeout_ms=0)
+    control.keep(keeper)
+    control.operate(0)
+    one, another = connect(database), connect(database)
+    another.execute("BEGIN")
+    another.execute("SELECT * FROM stock").fetchall()
+    one.execute("BEGIN IMMEDIATE")
+    control.operate(1)
+    time.sleep(60)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        another.execute(WRITES[0])
+    assert not keeper.needed
+    time.sleep(60)
+    another.execute("ROLLBACK")
+    assert not keeper.needed
+    another.execute("BEGIN")
+    assert keeper.needed
+    another.execute("SELECT * FROM stock").fetchall()
+    assert not keeper.needed
+    one.close()
+    another.close()

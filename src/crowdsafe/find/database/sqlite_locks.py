@@ -6,9 +6,13 @@ the timeout, the upgrade of a read to a write beside a writer, is let go and fai
 those of https://www.sqlite.org/lockingv3.html, of sqlite3BtreeBeginTrans and vdbeCommit: a COMMIT
 of a write transaction wants the file for itself, whether or not something was changed.
 
-A connection is taken to wait as long as it takes: a timeout that runs out in the real program
-is not seen. One whose own timeout is 0 never waits. The PENDING lock is not modelled: a COMMIT
-that waits is one that has not been asked for yet, and readers may come before it.
+A connection is taken to wait as long as it takes: a timeout that runs out in the real program is
+not seen. One whose own timeout is 0 never waits. The PENDING lock is not modelled: a COMMIT that
+waits is one that has not been asked for yet, and readers may come before it.
+
+An operation that was refused, and sleeps before it tries again, is taken to sleep until nobody
+writes. Its sleep takes no time here, so that else all its tries would come while another operation
+stands still, which says nothing of the program.
 """
 
 from __future__ import annotations
@@ -35,15 +39,17 @@ class SqliteLocks:
 
     def needed(self, link: Link, statement: Statement) -> frozenset[Link]:
         held = link.state
-        if not isinstance(held, Held) or held.timeout_ms <= 0:
+        if not isinstance(held, Held) or (held.timeout_ms <= 0 and not held.gives_way):
             return frozenset()
         others = {
             other: other.state.lock
             for other in open_links()
             if other is not link and isinstance(other.state, Held) and other.state.file == held.file
         }
+        writers = frozenset(other for other, lock in others.items() if lock >= Lock.RESERVED)
+        if held.gives_way:
+            return writers
         barring = self._barring(held, statement.text)
-        writers = {other for other, lock in others.items() if lock >= Lock.RESERVED}
         if barring <= Lock.RESERVED and writers and held.lock == Lock.SHARED:
             return frozenset()  # an upgrade beside a writer is refused at once
         return frozenset(other for other, lock in others.items() if lock >= barring)

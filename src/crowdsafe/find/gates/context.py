@@ -97,5 +97,6 @@ def _may_skip() -> bool:
     if current_operation() is None:
         return False
     notes = scratch()
+    notes["slept"] = True
     notes["sleeps"] = notes.get("sleeps", 0) + 1
     return bool(notes["sleeps"] <= SLEEPS_MAX)

@@ -92,7 +92,8 @@ class Held:
     long the target said that the connection waits for a lock (0: it never does).
 
     ``maybe_reading`` is set when a SELECT was begun, ``parked_inside`` while a statement stands at
-    the gate inside of SQLite, where nothing can be asked of the connection.
+    the gate inside of SQLite, where nothing can be asked of the connection, ``gives_way`` while one
+    stands there whose operation was refused with BUSY and has slept since, to try again later.
     """
 
     def __init__(self, connection: sqlite3.Connection, file: str, timeout_ms: int) -> None:
@@ -101,6 +102,7 @@ class Held:
         self.timeout_ms = timeout_ms
         self.parked_inside = False
         self.maybe_reading = False
+        self.gives_way = False
         self._lock = Lock.NONE
         self._outermost: str | None = None
 

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from crowdsafe.find.gates.control import Gatekeeper, Link, Pass, keeper
+from crowdsafe.find.gates.control import Gatekeeper, Link, Pass, keeper, scratch
 from crowdsafe.find.gates.held import Held, Wish, first_word, wish_of
 from crowdsafe.find.gates.redirect import Redirect
 from crowdsafe.find.gates.sources import calling_line
@@ -24,7 +24,8 @@ __all__ = ["Gate", "Trip", "open_links", "release"]
 _SETTING = re.compile(
     r"\bpragma\s+(?:\w+\s*\.\s*)?(busy_timeout|synchronous)\s*[=(]", re.IGNORECASE
 )
-_REFUSED = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT")
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_REFUSED = (*_BUSY, "SQLITE_INTERRUPT")
 
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _gates_lock = threading.Lock()
@@ -201,6 +202,15 @@ class Gate:
             self.held.parked_inside = False
 
 
+def _slept_after_busy() -> bool:
+    """Whether the operation was refused and has slept since, which counts once."""
+    notes = scratch()
+    both = bool(notes.get("refused") and notes.get("slept"))
+    if both:
+        notes["refused"] = False
+    return both
+
+
 def _of_trigger(running: str | None, sql: str) -> bool:
     """Whether SQLite shows the same text again for what a trigger does. (A statement that changes
     something and is followed by the very same one is taken for that too, and is one step.)"""
@@ -268,8 +278,14 @@ class Trip:
             if first_word(sql) == "attach":
                 self.gate.redirect.note_stranger(f"what {sql!r} attaches")
             keeper, operation = self._kept
-            source = calling_line()
-            self._passed = keeper.enter(operation, self.gate.link, sql, parameters, source)
+            held = self.gate.held
+            held.gives_way = not held.in_transaction and _slept_after_busy()
+            try:
+                self._passed = keeper.enter(
+                    operation, self.gate.link, sql, parameters, calling_line()
+                )
+            finally:
+                held.gives_way = False
         self.gate.held.before(sql)
         self.gate.fired = False
         self.sql = sql
@@ -285,6 +301,8 @@ class Trip:
             self.gate.held.after(sql)
         if passed is not None and self._kept is not None:
             self._last = passed
+            if str(name).startswith(_BUSY):
+                scratch().update(refused=True, slept=False)
             self.gate.link.in_transaction = self.gate.held.in_transaction
             self._kept[0].leave(passed, rowcount=rowcount, error=error, sqlstate=name)
 
