@@ -136,6 +136,36 @@ def test_a_unique_index_is_proposed_where_there_is_none(unique: bool) -> None:
     assert part == "row, made = store.write(get_or_create, User, defaults, email=email)"
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": "IntegrityError: no", "sqlstate": "23505"},
+        {"error": "UNIQUE constraint failed: users.email", "sqlstate": None},
+    ],
+    ids=["postgresql", "sqlite"],
+)
+def test_an_insert_that_a_unique_key_refused_reads_what_is_there(refusal: dict[str, Any]) -> None:
+    look, add = (
+        "SELECT id FROM users WHERE email = ?",
+        "INSERT INTO users (id, email) VALUES (?, ?)",
+    )
+    nothing = {"columns": ("id",), "rows": [], "rowcount": 0}
+    run = history(
+        "sqlite",
+        ("A", look, ("m",), nothing),
+        ("B", look, ("m",), nothing),
+        ("A", add, (1, "m")),
+        ("A", "COMMIT"),
+        ("B", add, (2, "m"), refusal),
+        ("B", "ROLLBACK"),
+    )
+    (title, plain, part), retry = cures(name(run, judged(kind="error"), []), run)
+    assert title == "Insert first, and read what is there on a conflict"
+    assert "INSERT INTO users (email, ...)" in plain and "CREATE UNIQUE" not in plain
+    assert "get_or_create, User, defaults, email=email" in part
+    assert retry[0].startswith("Run it again")
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("anomaly", list(Anomaly), ids=lambda each: each.name.lower())
 def test_every_name_has_a_cure_that_leaves_no_blank(anomaly: Anomaly, dialect: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.judge.anomalies import Named
+from crowdsafe.find.judge.events import Event, events_of
 from crowdsafe.find.judge.patterns import Pattern
 from crowdsafe.find.judge.recipes import RECIPES, filled
 from crowdsafe.find.model import Anomaly, Run
@@ -17,6 +18,7 @@ Cure = tuple[str, str, str]
 """A title, what to write as plain SQL or with the ORM in use, and the part of crowdsafe or ""."""
 
 _SUM = re.compile(r"\b(sum|avg|count)\s*\(", re.IGNORECASE)
+_UNIQUE_STATES = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 _SQLITE = frozenset({"sqlite3", "aiosqlite", "sqlite"})
 _DJANGO_CODE = re.compile(r"\.objects\b|\.save\(|\.aget\(|\.refresh_from_db\(|get_object_or_404")
 _DJANGO_SQL = re.compile(r'"\w+"\."\w+"')
@@ -73,7 +75,8 @@ def cures(named: Named, run: Run, schema: Schema | None = None) -> tuple[Cure, .
     The ORM's form is given where the driver's SQL or the source lines show SQLAlchemy or Django.
     The names of model classes are guessed from the tables.
     """
-    place = _place(named, run, schema)
+    failed = _failed_insert(run) if named.anomaly is Anomaly.ERROR else None
+    place = _place_of_insert(*failed, run) if failed else _place(named, run, schema)
     words = place.words()
     chosen = [RECIPES[each] for each in _recipes(named.anomaly, place)]
     return tuple(
@@ -100,6 +103,39 @@ def _place(named: Named, run: Run, schema: Schema | None) -> _Place:
         numeric=pattern is not None and pattern.numeric,
         inserts=pattern is not None and pattern.acted.inserts,
         over_many=pattern is not None and _over_many(pattern),
+    )
+
+
+def _failed_insert(run: Run) -> tuple[Event, tuple[str, ...]] | None:
+    """The INSERT that a unique constraint refused, and the columns by which its operation had
+    looked for the row before."""
+    looked: dict[tuple[int, str], tuple[str, ...]] = {}
+    for event in events_of(run, failed=True):
+        for table in event.looks:
+            looked[event.operation, table] = tuple(event.where)
+        step = event.step
+        refused = step.error is not None and (
+            step.sqlstate in _UNIQUE_STATES or "unique" in step.error.lower()
+        )
+        if refused and event.inserts and event.writes:
+            found = looked.get((event.operation, min(event.writes)), ())
+            return event, tuple(name for name in found if name in event.sets)
+    return None
+
+
+def _place_of_insert(insert: Event, looked: tuple[str, ...], run: Run) -> _Place:
+    return _Place(
+        table=min(insert.writes),
+        column="",
+        key="id",
+        unique=looked or tuple(list(insert.sets)[:1]) or ("name",),
+        has_unique=True,
+        flavour=_flavour(run),
+        sqlite=any(step.driver.lower() in _SQLITE for step in run.steps),
+        grows=False,
+        numeric=False,
+        inserts=True,
+        over_many=False,
     )
 
 
