@@ -157,6 +157,8 @@ def test_one_after_another_nobody_waits(bench: Bench) -> None:
     assert [answer.replies[0].body for answer in run.answers] == ["taken", "none left", "taken"]
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize("db_url", ["postgresql"], indirect=True)
 def test_rows_of_other_keys_do_not_matter(bench: Bench) -> None:
     def changes(key: int) -> Task:
         def change() -> None:
@@ -168,16 +170,13 @@ def test_rows_of_other_keys_do_not_matter(bench: Bench) -> None:
 
         return Task(change)
 
-    if bench.database.dialect == "sqlite":
-        pytest.skip("SQLite locks the whole file")
     search, _ = bench.search([changes(1), changes(2)])
     assert (search.complete, search.schedules) == (True, 1)
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize("db_url", ["postgresql"], indirect=True)
 def test_who_closes_a_circle_is_ended_each_time(bench: Bench) -> None:
-    if bench.database.dialect == "sqlite":
-        pytest.skip("SQLite has one lock, so no circles")
-
     def both(*keys: int) -> Task:
         def change() -> str:
             connection = bench.connect()
@@ -208,6 +207,7 @@ def test_who_closes_a_circle_is_ended_each_time(bench: Bench) -> None:
     }
 
 
+@pytest.mark.postgres
 def test_what_a_snapshot_hides_is_tried(pg_url: str) -> None:
     """At REPEATABLE READ the first statement of a transaction takes the snapshot of all."""
     with psycopg.connect(pg_url) as connection:
@@ -250,6 +250,7 @@ def test_what_a_snapshot_hides_is_tried(pg_url: str) -> None:
     assert search.schedules <= 6
 
 
+@pytest.mark.postgres
 def test_a_skewed_pair_is_seen_to_fail_at_serializable(pg_url: str) -> None:
     """Each of two takes itself off duty when the other is on; SERIALIZABLE ends one of them."""
     with psycopg.connect(pg_url) as connection:
