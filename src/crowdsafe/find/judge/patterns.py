@@ -326,13 +326,14 @@ def _skewed(seen: _Seen) -> Iterator[Pattern]:
 
 
 def _torn(seen: _Seen) -> Iterator[Pattern]:
+    ordered = sorted((*seen.reads, *seen.writes), key=lambda event: event.number)
     for one, two in product(seen.writes, seen.writes):
         if one.operation != two.operation or one.transaction == two.transaction:
             continue
         begin, end = one.seen_from, two.seen_from
         if begin is None or end is None or begin >= end:
             continue
-        for between in sorted((*seen.reads, *seen.writes), key=lambda event: event.number):
+        for between in ordered:
             shared = (one.writes | two.writes) & between.statement.tables
             if between.operation != one.operation and begin < between.number < end and shared:
                 a = letter(one.operation)
