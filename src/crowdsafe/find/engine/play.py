@@ -267,7 +267,7 @@ class Play:
             return
         for other in self._everyone:
             if other.blocked_by is not None and other.flying is not None:
-                remaining = other.blocked_since + _DEADLOCK_S - _clock()
+                remaining = other.blocked_since + _DEADLOCK_S * self._slowness - _clock()
                 if remaining > 0 and self._transactions.holds_locks(other.flying.link):
                     _pause(remaining)
 
