@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -16,25 +17,37 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import psycopg
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import StreamingResponse
 from flask import Flask, Response
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import QueuePool
 
-from tests.find.corpus.kit import connect, engine_url, is_sqlite, script
-
 URL = os.environ.get("HOSTILE_DATABASE", "")
+SQLITE = URL.startswith("sqlite")
+ENGINE_URL = URL.replace("postgresql://", "postgresql+psycopg://")
 READ = "SELECT balance FROM accounts WHERE id = 1"
 
 
+@contextmanager
+def connect() -> Iterator[Any]:
+    connection: Any = (
+        sqlite3.connect(URL.removeprefix("sqlite:///")) if SQLITE else psycopg.connect(URL)
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
 def setup() -> None:
-    script(
-        URL,
-        "CREATE TABLE accounts (id SERIAL PRIMARY KEY, balance INTEGER NOT NULL)",
-        "CREATE TABLE notes (id SERIAL PRIMARY KEY, words TEXT NOT NULL)",
-        "INSERT INTO accounts (balance) VALUES (100), (100)",
-    )()
+    key = "INTEGER PRIMARY KEY AUTOINCREMENT" if SQLITE else "SERIAL PRIMARY KEY"
+    with connect() as connection:
+        connection.execute(f"CREATE TABLE accounts (id {key}, balance INTEGER NOT NULL)")
+        connection.execute(f"CREATE TABLE notes (id {key}, words TEXT NOT NULL)")
+        connection.execute("INSERT INTO accounts (balance) VALUES (100), (100)")
+        connection.commit()
 
 
 def balance_of(connection: Any) -> int:
@@ -48,7 +61,7 @@ def write_balance(connection: Any, balance: int) -> None:
 
 def spend() -> None:
     """Read, subtract, write: the update that two callers lose."""
-    with connect(URL) as connection:
+    with connect() as connection:
         write_balance(connection, balance_of(connection) - 10)
 
 
@@ -100,13 +113,13 @@ def hangs_in_sql() -> Flask:
     app = _flask()
     endless = (
         "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
-        if is_sqlite(URL)
+        if SQLITE
         else "SELECT pg_sleep(3600)"
     )
 
     @app.post("/bad")
     def bad() -> Any:
-        with connect(URL) as connection:
+        with connect() as connection:
             connection.execute(endless).fetchall()
         return {}
 
@@ -119,7 +132,7 @@ def hangs_when_two_come() -> Flask:
     first, second = threading.Lock(), threading.Lock()
 
     def both(one: threading.Lock, other: threading.Lock) -> Any:
-        with one, connect(URL) as connection:
+        with one, connect() as connection:
             balance = balance_of(connection)
             with other:
                 write_balance(connection, balance)
@@ -153,7 +166,7 @@ def exits_when_two_come() -> Flask:
 
     @app.post("/bad")
     def bad() -> Any:
-        with connect(URL) as connection:
+        with connect() as connection:
             before = balance_of(connection)
             connection.commit()
             if balance_of(connection) != before:
@@ -213,7 +226,7 @@ def asks_for_ever() -> Flask:
 
     @app.post("/bad")
     def bad() -> Any:
-        with connect(URL) as connection:
+        with connect() as connection:
             while balance_of(connection) >= 0:
                 pass
         return {}
@@ -230,7 +243,7 @@ def leaks_transaction() -> Flask:
 
     @app.post("/bad")
     def bad() -> Any:
-        engine = create_engine(engine_url(URL))
+        engine = create_engine(ENGINE_URL)
         connection = engine.connect()
         connection.execute(text("UPDATE accounts SET balance = balance - 1 WHERE id = 1"))
         _leaked.append((engine, connection))
@@ -279,7 +292,7 @@ def blocks_the_loop() -> FastAPI:
 
 def pools_connections() -> Flask:
     app = Flask("hostile")
-    engine = create_engine(engine_url(URL), poolclass=QueuePool, pool_size=2)
+    engine = create_engine(ENGINE_URL, poolclass=QueuePool, pool_size=2)
 
     @app.post("/bad")
     def bad() -> Any:
@@ -299,7 +312,7 @@ def uses_two_connections() -> Flask:
 
     @app.post("/bad")
     def bad() -> Any:
-        with connect(URL) as reading, connect(URL) as writing:
+        with connect() as reading, connect() as writing:
             balance = balance_of(reading)
             reading.commit()
             write_balance(writing, balance - 10)
@@ -310,7 +323,7 @@ def uses_two_connections() -> Flask:
 
 def nests_savepoints() -> Flask:
     app = Flask("hostile")
-    engine = create_engine(engine_url(URL))
+    engine = create_engine(ENGINE_URL)
 
     @app.post("/bad")
     def bad() -> Any:
@@ -391,7 +404,7 @@ def streams() -> FastAPI:
     app = FastAPI()
 
     def lines() -> Iterator[str]:
-        with connect(URL) as connection:
+        with connect() as connection:
             balance = balance_of(connection)
             yield "so it begins\n"
             write_balance(connection, balance - 10)
@@ -409,7 +422,7 @@ def sleeps() -> Flask:
 
     @app.post("/bad")
     def bad() -> Any:
-        with connect(URL) as connection:
+        with connect() as connection:
             balance = balance_of(connection)
             time.sleep(30)
             write_balance(connection, balance - 10)

@@ -102,6 +102,7 @@ def test_the_same_on_postgresql(pg_url: str, tmp_path: Path, target: str) -> Non
     assert told.verdict(SPEND, SPEND) == "race"
 
 
+@pytest.mark.slow
 def test_a_deadlock_of_two_locks_in_the_target_is_told_and_ends(
     sqlite_url: str, tmp_path: Path
 ) -> None:
@@ -117,7 +118,7 @@ def test_a_crash_that_only_some_schedules_show_is_told(sqlite_url: str, tmp_path
     assert told.verdict(SPEND, SPEND) == "race"
 
 
-@pytest.mark.parametrize("target", ["prints", "changes_directory", "sleeps", "never_stops"])
+@pytest.mark.parametrize("target", ["prints", "changes_directory", "sleeps", slow("never_stops")])
 def test_an_odd_operation_does_not_hide_its_race(
     sqlite_url: str, tmp_path: Path, target: str
 ) -> None:
