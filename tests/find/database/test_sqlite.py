@@ -236,7 +236,10 @@ def test_what_the_target_left_locked_does_not_stop_a_restore(
     undo()
 
 
-def test_a_lock_of_another_process_ends_the_wait(database: Database) -> None:
+def test_a_lock_of_another_process_ends_the_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crowdsafe.find.database.sqlite_file._BUSY_S", 0.1)
     with closing(client(database)) as foreign:
         foreign.execute("BEGIN IMMEDIATE")
         foreign.execute("DELETE FROM log")

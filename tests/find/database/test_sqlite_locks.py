@@ -145,7 +145,7 @@ def test_waits_are_those_of_sqlite(database: Database, rng: random.Random) -> No
     control.operate(0)
     seen: dict[str, int] = {"goes": 0, "refused": 0, "waits": 0}
     start = time.monotonic()
-    while time.monotonic() < start + (4 if min(seen.values()) else 30):
+    while time.monotonic() < start + (3 if min(seen.values()) else 30):
         run_program(database, keeper, rng, seen)
         database.restore()
     assert min(seen.values()) >= 1, seen
