@@ -27,7 +27,8 @@ class SerialOutcomes:
     """The serial runs of some operations, and the oracle that knows them.
 
     All orders are run when it is made, each once for nothing, as the target then has in memory
-    what it keeps there, and the first one twice, so that what is volatile shows.
+    what it keeps there, and then twice, so that what is volatile shows: also what an operation
+    does in one of the orders only, such as a token that it gives out when it comes first.
     Raises Inconclusive when a serial run hangs.
     """
 
@@ -38,10 +39,12 @@ class SerialOutcomes:
         self.oracle = Oracle(stage.schema, stage.invariants, stage.base)
         whole = (None,) * len(operations)
         first = tuple(range(len(operations)))
-        for order in self._distinct_orders():
+        self._distinct = self._distinct_orders()
+        for order in self._distinct:
             self._run(order, whole)
-        self.runs[first, whole] = self._run(first, whole)
-        self.oracle.learn([self.runs[first, whole], self._run(first, whole, perturbed=True)])
+        for order in self._distinct:
+            self.runs[order, whole] = self._run(order, whole)
+            self.oracle.learn([self.runs[order, whole], self._run(order, whole, perturbed=True)])
         for order in permutations(first):
             if (order, whole) not in self.runs:
                 self.runs[order, whole] = self._turned(order) or self._run(order, whole)
@@ -66,13 +69,13 @@ class SerialOutcomes:
         return self.oracle.judge(run)
 
     def relearn(self) -> None:
-        """Run the first order again when a clock has moved on, to learn what holds the time."""
+        """Run the orders again when a clock has moved on, to learn what holds the time."""
         rest = self._last_learned + _CLOCK_STEP_S - time.monotonic()
         if rest > 0:
             time.sleep(rest)
-        first = tuple(range(len(self.operations)))
         whole = (None,) * len(self.operations)
-        self.oracle.learn([self.runs[first, whole], self._run(first, whole)])
+        for order in self._distinct:
+            self.oracle.learn([self.runs[order, whole], self._run(order, whole)])
         self._last_learned = time.monotonic()
 
     def _run(
@@ -91,7 +94,10 @@ class SerialOutcomes:
         """The orders that differ, where one operation is there more than once."""
         members = self.operations
         orders = permutations(range(len(members)))
-        return list({tuple(id(members[n]) for n in order): order for order in orders}.values())
+        found: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for order in orders:
+            found.setdefault(tuple(id(members[n]) for n in order), order)
+        return list(found.values())
 
     def _turned(self, order: tuple[int, ...]) -> Run | None:
         """The run of a known order with its operations renamed, where they are the same one."""
