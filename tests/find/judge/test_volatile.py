@@ -186,6 +186,19 @@ def test_headers() -> None:
     assert moved.judge(told(1, location="/failed")).kind == "race"
 
 
+def test_a_time_that_is_written_in_two_ways_is_a_time() -> None:
+    """PostgreSQL's text drops the zeros at the end, Python's does not."""
+
+    def noted(seconds: float, row: str, body: str) -> Any:
+        moment = datetime.now(UTC).replace(microsecond=574180) + timedelta(seconds=seconds)
+        told = moment.isoformat()
+        rows = [(1, 1, 7, "a", told.replace("180+", row))]
+        return run(state(orders=rows), reply(201, {"at": told.replace("180+", body)}), reply())
+
+    oracle = oracle_of(noted(0, "180+", "180+"), noted(0, "18+", "180+"), noted(1, "18+", "18+"))
+    assert oracle.judge(noted(0, "18+", "180+")).kind == "serial"
+
+
 def test_times_of_day_on_a_page_are_for_people() -> None:
     def page(text: str) -> Any:
         return told(f"<html>\n<p>{text}</p>\n</html>")

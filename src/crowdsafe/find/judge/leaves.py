@@ -227,11 +227,7 @@ class Leaves:
             return ("mask", "text")
         if text in self.texts:
             return Ref(_ANYONE, text)
-        if (
-            is_drawn(text)
-            if path in habits.volatile
-            else (path not in habits.seen and is_opaque(text))
-        ):
+        if self._was_drawn(path, text):
             return Ref(_ANYONE, text)
         if isinstance(value, bytes):
             return text
@@ -239,6 +235,11 @@ class Leaves:
             found = self._number(path, int(text))
             return text if found == int(text) else found
         return self._pieces(path, text)
+
+    def _was_drawn(self, path: Path, text: str) -> bool:
+        if path in self.habits.volatile:
+            return is_drawn(text) and self.window.cut(text, else_too="all") is None
+        return path not in self.habits.seen and is_opaque(text)
 
     def _pieces(self, path: Path, text: str) -> Tree:
         """A text with the times, ids and drawn values in it replaced; a page as a bag of words."""

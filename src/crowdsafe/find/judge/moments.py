@@ -18,6 +18,7 @@ _UUID = re.compile(
     r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE
 )
 _OPAQUE = re.compile(r"[A-Za-z0-9_\-+/=.:~$!,|@]{16,}")
+_NUMBER_DIGITS = 19
 _YEAR_S = 366 * 86_400.0
 _SECONDS = re.compile(r"\d\d:\d\d:(\d\d(?:\.\d+)?)")
 _CLOCK = re.compile(
@@ -144,9 +145,9 @@ def is_opaque(text: str) -> bool:
 def is_drawn(text: str) -> bool:
     """The same of a text that is known to differ from run to run: its look decides less. A drawn
     token can by chance hold long words, or begin with a number."""
-    return is_opaque(text) or (
-        _OPAQUE.fullmatch(text) is not None and len(set(text)) >= 8 and not text.isdecimal()
-    )
+    if text.isdecimal() and len(text) < _NUMBER_DIGITS:
+        return False
+    return is_opaque(text) or (_OPAQUE.fullmatch(text) is not None and len(set(text)) >= 8)
 
 
 def plain_uuid(text: str) -> str | None:
