@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crowdsafe.find.finder import find
     from crowdsafe.find.model import Anomaly, Finding, Severity, Verdict
+    from crowdsafe.find.recording.marking import operation
     from crowdsafe.find.replaying import replay
     from crowdsafe.find.report import Report, exit_code
     from crowdsafe.find.targets import Scenario, call, request
@@ -29,6 +30,7 @@ __all__ = [
     "call",
     "exit_code",
     "find",
+    "operation",
     "replay",
     "request",
 ]
@@ -43,6 +45,7 @@ _HOMES = {
     "call": "targets",
     "exit_code": "report",
     "find": "finder",
+    "operation": "recording.marking",
     "replay": "replaying",
     "request": "targets",
 }

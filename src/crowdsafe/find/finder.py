@@ -78,11 +78,13 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """An operation alone: what it touched, or why it cannot be tried."""
+    """An operation alone: what it touched, or why it cannot be tried; ``refused`` is what it was
+    told when it was refused, which another operation before it may change."""
 
     operation: Operation
     footprint: Footprint
     trouble: str | None = None
+    refused: str | None = None
 
 
 def hunt(
@@ -130,8 +132,12 @@ def hunt(
 
 def _record(stage: Stage, operation: Operation) -> _Recorded:
     run = stage.serial([operation], (0,))
+    answer = run.answers[0]
     return _Recorded(
-        operation, footprint(run.steps, stage.analyse), _trouble(stage, operation, run)
+        operation,
+        footprint(run.steps, stage.analyse),
+        _trouble(stage, operation, run),
+        told(answer.replies[-1]) if answer.stopped_at is not None else None,
     )
 
 
@@ -158,6 +164,10 @@ def _foregone(members: Sequence[_Recorded]) -> Finding | None:
     pairs = [(one, other) for n, one in enumerate(members) for other in members[n + 1 :]]
     if any(conflicts(one.footprint, other.footprint) for one, other in pairs):
         return None
+    for member in members:
+        if member.refused is not None:
+            why = f"{member.operation.name} alone is refused with {member.refused}"
+            return Finding(names, Verdict.INCONCLUSIVE, reason=f"{why}: give one that succeeds")
     return Finding(
         names,
         Verdict.PROVEN,

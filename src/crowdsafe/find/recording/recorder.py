@@ -1,0 +1,174 @@
+"""Tries what a test is about to do, on the database as it is then, and puts it back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from crowdsafe.errors import CrowdsafeError
+from crowdsafe.find.database import Database, open_database
+from crowdsafe.find.engine import Controller
+from crowdsafe.find.finder import hunt
+from crowdsafe.find.gates import install
+from crowdsafe.find.gates.control import current_operation
+from crowdsafe.find.judge.volatile import route
+from crowdsafe.find.model import Finding, Operation, Verdict
+from crowdsafe.find.recording.places import Everywhere, Places
+from crowdsafe.find.stage import Job, Stage
+
+__all__ = ["Recorder"]
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_EARLIER_MAX = 3
+
+
+class Recorder:
+    """Sees the requests of a test run, and tries each new one with itself and with the (at most
+    three) requests that the same test made before it.
+
+    ``budget_s`` (seconds) is for each request. A request is new by its method, its path without
+    ids, and the app; one that could not be tried (``declined`` tells why) is tried again when it
+    comes again. GET and HEAD requests are not tried.
+    """
+
+    def __init__(self, *, budget_s: float = 5.0, database: str | None = None) -> None:
+        self.findings: list[Finding] = []
+        self.declined: dict[str, str] = {}
+        self._budget_s = budget_s
+        self._database = database
+        self._places = Places()
+        self._tried: set[tuple[str, ...]] = set()
+        self._earlier: list[Operation] = []
+        self._test = ""
+        self._busy = threading.Lock()
+
+    def start(self) -> Callable[[], None]:
+        """Patch the drivers from now on; returns what undoes it."""
+        undo = [
+            install(dialect, Everywhere(dialect, self._places))
+            for dialect in ("sqlite", "postgresql")
+        ]
+
+        def stop() -> None:
+            for one in reversed(undo):
+                one()
+
+        return stop
+
+    def begin(self, test: str) -> None:
+        """A test begins: what was requested before is not its own."""
+        self._test = test
+        self._earlier.clear()
+
+    def saw(self, method: str, operation: Operation, app: Any) -> None:
+        """A test is about to do this."""
+        if method in _SAFE or current_operation() is not None or not self._test:
+            return
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            self._try(operation, f"{id(app)}")
+        finally:
+            self._busy.release()
+
+    def _try(self, operation: Operation, app: str) -> None:
+        label = _label(operation)
+        others = [
+            one
+            for one in self._earlier
+            if _label(one) != label and (app, _label(one), label) not in self._tried
+        ]
+        groups: list[tuple[int, ...]] = [(0, n + 1) for n in range(len(others))]
+        if (app, label) not in self._tried:
+            groups.insert(0, (0, 0))
+        self._earlier = [operation, *(o for o in self._earlier if _label(o) != label)]
+        del self._earlier[_EARLIER_MAX:]
+        if not groups:
+            return
+        try:
+            with self._stage([operation, *others]) as stage:
+                findings = list(hunt(stage, only=groups))
+        except CrowdsafeError as error:
+            self.declined[label] = error.message
+            return
+        self._keep(findings, label, app, [_label(one) for one in others])
+
+    def _keep(self, findings: list[Finding], label: str, app: str, others: list[str]) -> None:
+        told = [one for one in findings if one.verdict is not Verdict.INCONCLUSIVE]
+        if not told:
+            self.declined[label] = findings[0].reason if findings else "nothing was run"
+            return
+        self.declined.pop(label, None)
+        self._tried.add((app, label))
+        self._tried |= {(app, other, label) for other in others}
+        for finding in told:
+            finding.summary = f"{finding.summary} Seen in {self._test}.".strip()
+            self.findings.append(finding)
+
+    @contextmanager
+    def _stage(self, operations: list[Operation]) -> Iterator[Stage]:
+        """The test's own database, put back as it is now when it ends. Raises CrowdsafeError."""
+        url = self._database or self._places.latest
+        if url is None:
+            raise CrowdsafeError(
+                "it uses a database in memory, which one connection has for itself: let the tests "
+                "use a file"
+                if self._places.in_memory
+                else "no database was connected to before it"
+            )
+        _demand_no_transaction(url)
+        database = open_database(url, in_place=True)
+        try:
+            with Controller(database) as controller:
+                stage = Stage(Job(None, (), url, budget_s=self._budget_s))
+                stage.database, stage.controller, stage.operations = (
+                    database,
+                    controller,
+                    operations,
+                )
+                stage.keep()
+                yield stage
+        finally:
+            _close(database)
+
+
+def _label(operation: Operation) -> str:
+    """What a request is, whatever its ids and its query are."""
+    return route(operation.name).partition("?")[0]
+
+
+def _close(database: Database) -> None:
+    """Put it back; a target's thread may need a moment to let go of it."""
+    for attempt in range(20):
+        try:
+            database.close()
+            return
+        except OSError:
+            if attempt == 19:
+                raise
+            time.sleep(0.05)
+
+
+def _demand_no_transaction(url: str) -> None:
+    """Raises CrowdsafeError when the test itself is in a transaction on that database."""
+    if url.startswith("sqlite"):
+        from crowdsafe.find.gates import sqlite_gate
+
+        held = any(link.state.in_transaction for link in sqlite_gate.open_links())
+    else:
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
+            ).fetchone()
+        held = row is not None and row[0] > 0
+    if held:
+        raise CrowdsafeError(
+            "the test holds a transaction open, in which nothing can run at once: let it commit "
+            "(pytest-django: @pytest.mark.django_db(transaction=True))"
+        )
