@@ -8,6 +8,7 @@ statements on one table may be about the same row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,6 +23,7 @@ Analyse = Callable[[str], Statement]
 """From the text of a statement to what it does, for one dialect."""
 
 _SQLITE_DRIVERS = frozenset({"sqlite3", "aiosqlite", "sqlite"})
+_PARAMETER = re.compile(r"%\(\w+\)s|(?<!:)[:@$](?!:)\w+")
 _WRITING = frozenset({Verb.INSERT, Verb.UPDATE, Verb.DELETE, Verb.OTHER})
 
 
@@ -222,7 +224,9 @@ def _bare(column: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _mentions(expression: str, column: str) -> bool:
+    """Whether the column itself is in there; a parameter of its name says nothing."""
+    plain = _PARAMETER.sub(" ", expression.lower())
     words: Sequence[str] = "".join(
-        letter if letter.isalnum() or letter == "_" else " " for letter in expression.lower()
+        letter if letter.isalnum() or letter == "_" else " " for letter in plain
     ).split()
     return _bare(column) in words
