@@ -204,7 +204,9 @@ def _telling(column: str, value: str) -> int:
         return 4
     if value in _TRUTHS or (_FLAG_WORDS.search(column) and value in _TRUTHS_AS_NUMBERS):
         return 1
-    return 2 if _NUMBER.match(value) or column in value.lower() else 3
+    if column in value.lower():  # it is changed in place, which loses nothing by itself
+        return 4
+    return 2 if _NUMBER.match(value) else 3
 
 
 def _moves_state(column: str, read: Event, missed: Event, acted: Event, known: bool) -> bool:
