@@ -72,8 +72,10 @@ class Pattern:
         """Whether the column that went wrong is a number."""
         if self.column is None:
             return False
-        values = [self.missed.sets.get(self.column), self.acted.sets.get(self.column)]
-        return self.acted.in_place or any(value and _NUMBER.match(value) for value in values)
+        values = [self.missed.sets.get(self.column, ""), self.acted.sets.get(self.column, "")]
+        if self.acted.in_place and self.column in values[1].lower():
+            return True
+        return any(_NUMBER.match(value) for value in values)
 
 
 @dataclass(frozen=True, slots=True)
