@@ -67,6 +67,28 @@ def test_a_value_that_was_read_as_another_name_tells_the_way_too() -> None:
     assert "uses = uses + :n" in plain and "give, Asset.uses" in part
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_text_beside_a_counter_is_what_was_lost(dialect: str) -> None:
+    look = "SELECT body, version FROM doc WHERE id = ?"
+    put = "UPDATE doc SET body = ?, version = version + 1 WHERE id = ?"
+    before = gave("body version", ("x", 1))
+    run = history(
+        dialect,
+        ("A", look, (1,), before),
+        ("B", look, (1,), before),
+        ("A", put, ("xy", 1)),
+        ("A", "COMMIT"),
+        ("B", put, ("xz", 1)),
+        ("B", "COMMIT"),
+    )
+    named = name(run, judged("doc"), [])
+    assert "doc.body" in named.summary
+    (title, plain, part), _ = cures(named, run)
+    assert title == "Save only if nobody saved meanwhile"
+    assert "UPDATE doc SET body = :body, version = version + 1" in plain
+    assert "edit, Doc, id" in part
+
+
 def test_a_check_over_many_rows_is_not_cured_by_one_row() -> None:
     look = "SELECT sum(balance) FROM accounts"
     put = "UPDATE accounts SET balance = balance - ? WHERE id = ?"
