@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from crowdsafe.find.model import Answer, Finding, Reply, Rows, Run
@@ -12,7 +13,8 @@ from crowdsafe.find.report.words import as_text, letter, order_words
 
 __all__ = ["Compared", "Comparison", "answer_words", "comparison", "differing_tables"]
 
-_LINES_MAX = 24
+_LINES_MAX = 16
+_LOOKED_AT_MAX = 2000
 _CELL_MAX = 120
 _DRAWN = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.+Z-]*"  # a time
@@ -47,16 +49,17 @@ class Comparison:
 def comparison(finding: Finding) -> Comparison | None:
     """What differs between the serial orders and the run that was found, and all answers.
 
-    Times and texts that look random do not count. At most 24 lines; None without both sides.
+    What no order gives comes first, of that what is of the finding's own table, then the answers,
+    then the rest. Times and texts that look random do not count. At most 16 lines; None without
+    both sides.
     """
     if finding.run is None or not finding.serial:
         return None
     runs = [*finding.serial.values(), finding.run]
-    table: list[tuple[str, list[str]]] = []
-    for what, values in (*_rows_compared(runs), *_answers_compared(runs)):
-        table.append((what, values))
-        if len(table) == _LINES_MAX:
-            break
+    table = sorted(
+        islice(chain(_answers_compared(runs), _rows_compared(runs)), _LOOKED_AT_MAX),
+        key=lambda line: _rank(*line, finding.tables),
+    )[:_LINES_MAX]
     headings, columns = _grouped(list(finding.serial), table)
     lines = tuple(
         Compared(what, tuple(values[column] for column in columns), values[-1], _odd(values))
@@ -113,6 +116,14 @@ def _grouped(
         for places in by_values.values()
     ]
     return headings, [places[0] for places in by_values.values()]
+
+
+def _rank(what: str, values: Sequence[str], tables: Sequence[str]) -> tuple[bool, int]:
+    """What matters most in a comparison comes first: (whether some order gives it, of what)."""
+    table = re.split(r"[ :]", what, maxsplit=1)[0]
+    if what.startswith("answer of "):
+        return not _odd(values), 1
+    return not _odd(values), 0 if not tables or table == tables[0] else 2
 
 
 def _odd(values: Sequence[str]) -> bool:
