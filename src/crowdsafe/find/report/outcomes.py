@@ -58,7 +58,7 @@ def comparison(finding: Finding) -> Comparison | None:
     runs = [*finding.serial.values(), finding.run]
     table = sorted(
         islice(chain(_answers_compared(runs), _rows_compared(runs)), _LOOKED_AT_MAX),
-        key=lambda line: _rank(*line, finding.tables),
+        key=lambda line: _rank(line[0], line[1], finding.tables),
     )[:_LINES_MAX]
     headings, columns = _grouped(list(finding.serial), table)
     lines = tuple(
