@@ -99,6 +99,7 @@ async def _kills(url: str, rng: random.Random, kills: int) -> None:
         assert mine == [*range(1, len(mine) + 1)]
 
 
+@pytest.mark.timeout(300)
 def test_every_committed_event_is_seen_once_and_in_order_though_writers_are_killed(
     db_url: str, rng: random.Random
 ) -> None:
@@ -106,5 +107,6 @@ def test_every_committed_event_is_seen_once_and_in_order_though_writers_are_kill
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_same_with_fifty_kills(db_url: str, rng: random.Random) -> None:
     run(_kills(db_url, rng, kills=50))
