@@ -32,6 +32,10 @@ _PLUMBING = frozenset(
         "whitenoise", "wrapt",
     }
 )  # fmt: skip
+_VIEWS = frozenset({"rest_framework", "flask_admin", "flask_restful", "ninja", "strawberry"})
+"""Frameworks that bring views of their own, which may be all the code that an operation has."""
+_DISPATCHERS = ("django/core/handlers/", "starlette/routing.py", "flask/app.py")
+"""What calls a view: a package's line further out is that of a middleware around all views."""
 _FRAMES_MAX = 1000
 _OURS = str(Path(__file__).resolve().parent.parent)
 _STANDARD = tuple({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
@@ -41,6 +45,8 @@ class _Kind(Enum):
     OWN = 1
     PACKAGE = 2
     PLUMBING = 3
+    VIEWS = 4
+    DISPATCHER = 5
 
 
 _roots: tuple[str, ...] = ()
@@ -64,10 +70,13 @@ def calling_line() -> Source | None:
 
     Not its own: the standard library, installed packages (unless :func:`set_roots` names them)
     and the finder. An app that is installed itself has no other code: then it is the innermost
-    line of a package that is no well-known framework or driver. Greenlets are followed both ways
-    (SQLAlchemy's asyncio runs its core in one). Takes some microseconds.
+    line of a package that is no well-known framework or driver, and no middleware, or else that
+    of a framework's ready-made views. Greenlets are followed both ways (SQLAlchemy's asyncio runs
+    its core in one). Takes some microseconds.
     """
     of_package: FrameType | None = None
+    of_views: FrameType | None = None
+    in_view = True
     for frame in _frames(sys._getframe(1)):  # noqa: SLF001
         filename = frame.f_code.co_filename
         kind = _kinds.get(filename)
@@ -75,12 +84,16 @@ def calling_line() -> Source | None:
             kind = _kinds[filename] = _kind(filename)
         if kind is _Kind.OWN:
             return _source(filename, frame.f_lineno, frame.f_code.co_qualname)
-        if kind is _Kind.PACKAGE and of_package is None:
-            of_package = frame
+        if kind is _Kind.DISPATCHER:
+            in_view = False
+        elif kind is _Kind.PACKAGE and in_view:
+            of_package = of_package or frame
+        elif kind is _Kind.VIEWS and in_view:
+            of_views = of_views or frame
     asked = asked_by.get()
-    if asked is None and of_package is not None:
-        code = of_package.f_code
-        return _source(code.co_filename, of_package.f_lineno, code.co_qualname)
+    found = of_package or of_views
+    if asked is None and found is not None:
+        return _source(found.f_code.co_filename, found.f_lineno, found.f_code.co_qualname)
     return asked
 
 
@@ -117,8 +130,17 @@ def _kind(filename: str) -> _Kind:
     parts = Path(path).parts
     for place, part in enumerate(parts[:-1]):
         if part in _LIBRARIES:
-            return _Kind.PLUMBING if parts[place + 1] in _PLUMBING else _Kind.PACKAGE
+            return _kind_of_package(parts[place + 1 :])
     return _Kind.PLUMBING if path.startswith((_OURS, *_STANDARD)) else _Kind.OWN
+
+
+def _kind_of_package(parts: tuple[str, ...]) -> _Kind:
+    """The kind of an installed file, by its place below ``site-packages``."""
+    if "/".join(parts).startswith(_DISPATCHERS):
+        return _Kind.DISPATCHER
+    if parts[0] in _VIEWS:
+        return _Kind.VIEWS
+    return _Kind.PLUMBING if parts[0] in _PLUMBING else _Kind.PACKAGE
 
 
 @functools.lru_cache(maxsize=10_000)
