@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from crowdsafe.find.confirm import confirm
-from crowdsafe.find.model import Finding, Operation, Run, Verdict
+from crowdsafe.find.model import Answer, Finding, Operation, Run, Verdict
 from crowdsafe.find.predict import Footprint, conflicts, footprint, groups
 from crowdsafe.find.report import Report
 from crowdsafe.find.session import Session
@@ -17,6 +17,8 @@ from crowdsafe.find.stage import Invariant, Job, Stage
 from crowdsafe.find.targets import sent_away, told
 
 __all__ = ["Progress", "find", "hunt"]
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Progress = Callable[[dict[str, Any]], None]
 """Is told what happens: ``{"event": "trying", "operations": [...], "of": 6, "done": 2}``."""
@@ -79,12 +81,14 @@ def find(
 @dataclass(frozen=True, slots=True)
 class _Recorded:
     """An operation alone: what it touched, or why it cannot be tried; ``refused`` is what it was
-    told when it was refused, which another operation before it may change."""
+    told when it was refused, which another operation before it may change, ``idle`` when it wrote
+    nothing although it was to change something, such as a form that was not filled in well."""
 
     operation: Operation
     footprint: Footprint
     trouble: str | None = None
     refused: str | None = None
+    idle: str | None = None
 
 
 def hunt(
@@ -133,12 +137,24 @@ def hunt(
 def _record(stage: Stage, operation: Operation) -> _Recorded:
     run = stage.serial([operation], (0,))
     answer = run.answers[0]
+    touched = footprint(run.steps, stage.analyse)
     return _Recorded(
         operation,
-        footprint(run.steps, stage.analyse),
+        touched,
         _trouble(stage, operation, run),
         told(answer.replies[-1]) if answer.stopped_at is not None else None,
+        None if touched.writes else _said(answer),
     )
+
+
+def _said(answer: Answer) -> str | None:
+    """What the last request that should have changed something was answered, if there is one."""
+    posts = [
+        reply
+        for reply in answer.replies
+        if reply.status is not None and reply.request.split(" ")[0] not in _SAFE
+    ]
+    return f"{posts[-1].request} is answered {told(posts[-1])}" if posts else None
 
 
 def _trouble(stage: Stage, operation: Operation, run: Run) -> str | None:
@@ -168,8 +184,7 @@ def _foregone(members: Sequence[_Recorded]) -> Finding | None:
         if member.refused is not None:
             why = f"{member.operation.name} alone is refused with {member.refused}"
             return Finding(names, Verdict.INCONCLUSIVE, reason=f"{why}: give one that succeeds")
-    return Finding(
-        names,
-        Verdict.PROVEN,
-        reason="they share no table that one of them writes, so no order of them matters",
-    )
+    reason = "they share no table that one of them writes, so no order of them matters"
+    for said in dict.fromkeys(member.idle for member in members if member.idle):
+        reason += f"; nothing is written, as far as was seen, where {said}"
+    return Finding(names, Verdict.PROVEN, reason=reason)
