@@ -92,14 +92,20 @@ HTTPX = """
 import asyncio
 import httpx
 import shop
-from test_fastapi import app
+from fastapi import FastAPI
 
-def test_take():
+app = FastAPI()
+
+@app.post("/spend")
+def spend():
+    return {"left": shop.take(60)}
+
+def test_spend():
     shop.fill()
     async def run():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/take/60")
+            return await client.post("/spend")
     assert asyncio.run(run()).json() == {"left": 40}
 """
 
@@ -111,30 +117,31 @@ import shop
 app = Flask(__name__)
 app.secret_key = "secret"
 
-@app.post("/login")
-def login():
+@app.post("/enter")
+def enter():
     session["user"] = request.form["name"]
     return {}
 
-@app.post("/take")
-def take():
+@app.post("/sell")
+def sell():
     if "user" not in session:
         abort(401)
     if (left := shop.take(request.json["quantity"])) is None:
         abort(409)
     return {"left": left}
 
-def test_take():
+def test_sell():
     shop.fill()
     client = app.test_client()
-    client.post("/login", data={"name": "ann"})
-    assert client.post("/take", json={"quantity": 60}).json == {"left": 40}
-    assert client.post("/take", json={"quantity": 60}).status_code == 409
+    client.post("/enter", data={"name": "ann"})
+    assert client.post("/sell", json={"quantity": 60}).json == {"left": 40}
+    assert client.post("/sell", json={"quantity": 60}).status_code == 409
 """
 
 DJANGO = """
 from pathlib import Path
 import django
+import pytest
 from django.conf import settings
 settings.configure(
     ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="secret",
@@ -158,18 +165,19 @@ def take(request):
         cursor.execute("update stock set on_hand = %s where id = 1", [on_hand - 60])
     return JsonResponse({"left": on_hand - 60})
 
-urlpatterns = [path("take", take)]
+urlpatterns = [path("buy", take), path("order", take)]
 
-def test_take():
+def test_buy():
     shop.fill()
-    assert Client().post("/take").json() == {"left": 40}
+    assert Client().post("/buy").json() == {"left": 40}
 
-def test_in_a_transaction():
+@pytest.mark.parametrize("where", ["/buy?held", "/order"])
+def test_in_a_transaction(where):
     shop.fill()
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("update stock set on_hand = 90 where id = 1")
-        assert Client().post("/take?held").json() == {"left": 30}
+        assert Client().post(where).json() == {"left": 30}
 """
 
 FUNCTIONS = """
@@ -240,8 +248,30 @@ def suite(tmp_path: Path) -> Suite:
     return Suite(tmp_path)
 
 
-def verdicts(found: list[Any]) -> dict[str, str]:
-    return {finding["operations"][0]: finding["verdict"] for finding in found}
+class Found:
+    """What one run found in the suites of all frameworks; each has a path of its own."""
+
+    def __init__(self, suite: Suite) -> None:
+        for name, code in SUITES.items():
+            suite.add(name, code)
+        done, findings = suite.find("--find-races-html", "found.html")
+        self.code, self.output = done.returncode, done.stdout
+        self.verdicts = {finding["operations"][0]: finding["verdict"] for finding in findings}
+        self.html = (suite.folder / "found.html").read_text()
+
+
+SUITES = {
+    "test_fastapi.py": FASTAPI,
+    "test_httpx.py": HTTPX,
+    "test_flask.py": FLASK,
+    "test_django.py": DJANGO,
+    "test_functions.py": FUNCTIONS,
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return Found(Suite(tmp_path_factory.mktemp("suites")))
 
 
 def test_without_the_option_nothing_is_tried(suite: Suite) -> None:
@@ -252,67 +282,63 @@ def test_without_the_option_nothing_is_tried(suite: Suite) -> None:
     assert "races" not in done.stdout
 
 
-def test_fastapis_client(suite: Suite) -> None:
-    suite.add("test_fastapi.py", FASTAPI)
-    done, found = suite.find()
-    assert verdicts(found) == {"POST /take/60": "race", "POST /take-safely/60": "proven"}
-    assert "2 passed" in done.stdout  # the tests themselves saw nothing of it
-    assert done.returncode == 1
-    assert "Lost update on stock" in done.stdout
-    assert "test_fastapi.py::test_take" in done.stdout
+def test_the_tests_themselves_see_nothing_of_it(found: Found) -> None:
+    assert "9 passed" in found.output
+    assert found.code == 1  # for the races
 
 
-def test_httpx_over_asgi(suite: Suite) -> None:
-    suite.add("test_fastapi.py", FASTAPI)
-    suite.add("test_httpx.py", HTTPX)
-    done, found = suite.find("test_httpx.py")
-    assert verdicts(found) == {"POST /take/60": "race"}, done.stdout
-    assert "1 passed" in done.stdout
+def test_each_request_is_tried_once(found: Found) -> None:
+    assert found.verdicts == {
+        "POST /take/60": "race",
+        "POST /take-safely/60": "proven",
+        "POST /spend": "race",
+        "POST /sell": "race",
+        "POST /buy": "race",
+        "take(60)": "race",
+        "take_safely()": "proven",
+    }, found.output
 
 
-def test_flasks_client_with_its_session(suite: Suite) -> None:
-    suite.add("test_flask.py", FLASK)
-    done, found = suite.find()
-    assert verdicts(found)["POST /take"] == "race", done.stdout
-    assert "1 passed" in done.stdout
+def test_fastapis_client(found: Found) -> None:
+    assert found.verdicts["POST /take/60"] == "race"
+    assert found.verdicts["POST /take-safely/60"] == "proven"
+    assert "Lost update on stock" in found.output
+    assert "test_fastapi.py::test_take" in found.output
 
 
-def test_djangos_client(suite: Suite) -> None:
-    suite.add("test_django.py", DJANGO)
-    done, found = suite.find()
-    assert verdicts(found) == {"POST /take": "race"}, done.stdout
-    assert "2 passed" in done.stdout
-    assert "the test holds a transaction open" not in done.stdout  # it was tried before
+def test_httpx_over_asgi(found: Found) -> None:
+    assert found.verdicts["POST /spend"] == "race"
 
 
-def test_a_test_that_holds_a_transaction_is_left_alone(suite: Suite) -> None:
-    suite.add("test_django.py", DJANGO)
-    done, found = suite.find("-k", "in_a_transaction")
-    assert found == []
-    assert "1 passed" in done.stdout
-    assert "not tried: POST /take" in done.stdout
-    assert "the test holds a transaction open" in done.stdout
+def test_flasks_client_with_its_session(found: Found) -> None:
+    assert found.verdicts["POST /sell"] == "race"
 
 
-def test_marked_functions(suite: Suite) -> None:
-    suite.add("test_functions.py", FUNCTIONS)
-    done, found = suite.find()
-    assert sorted(finding["verdict"] for finding in found) == ["proven", "race"], done.stdout
-    assert "2 passed" in done.stdout
+def test_djangos_client(found: Found) -> None:
+    assert found.verdicts["POST /buy"] == "race"
+    assert "not tried: POST /buy" not in found.output  # what the later test held was no matter
+
+
+def test_a_test_that_holds_a_transaction_is_left_alone(found: Found) -> None:
+    assert "POST /order" not in found.verdicts
+    assert "not tried: POST /order: the test holds a transaction open" in found.output
+
+
+def test_marked_functions(found: Found) -> None:
+    assert found.verdicts["take(60)"] == "race"
+    assert found.verdicts["take_safely()"] == "proven"
+
+
+def test_the_report_as_html(found: Found) -> None:
+    assert "Lost update" in found.html
 
 
 def test_a_database_in_memory_is_said_to_be_one(suite: Suite) -> None:
     suite.add("test_memory.py", MEMORY)
-    done, found = suite.find()
-    assert found == []
+    done, findings = suite.find()
+    assert findings == []
     assert "1 passed" in done.stdout
     assert "a database in memory" in done.stdout
-
-
-def test_the_report_as_html(suite: Suite) -> None:
-    suite.add("test_functions.py", FUNCTIONS)
-    suite.find("--find-races-html", "found.html")
-    assert "Lost update" in (suite.folder / "found.html").read_text()
 
 
 def test_several_processes_are_refused(suite: Suite) -> None:
