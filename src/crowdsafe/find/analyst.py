@@ -1,11 +1,14 @@
 """What a statement does in this database: its text, and what the schema makes of it.
 
-Deleting a row reaches into the tables that refer to it, a trigger may do anything, and a name
-that is no table is a view or a function's result, of which the text does not tell enough.
+Deleting a row reaches into the tables that refer to it, a trigger or a function of the
+database's users may do anything, and a name that is no table is a view or a function's result,
+of which the text does not tell enough. A name without a schema means what the search path says,
+which the text does not tell either: it counts as every table of that name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -22,25 +25,62 @@ Analyse = Callable[[str], Statement]
 def analyst(schema: Schema, dialect: str) -> Analyse:
     """A function from the text of a statement to what it does in a database of this schema."""
     referring = _referring(schema)
-    triggered = frozenset(name for name, table in schema.tables.items() if table.has_triggers)
+    triggered = frozenset(table.name for table in schema if table.has_triggers)
+    guarded = frozenset(table.name for table in schema if table.has_policies)
+    calls = _calls(schema.functions)
 
     @lru_cache(maxsize=20_000)
     def known(text: str) -> Statement:
         statement = analyse(text, dialect)
         if statement.opaque:
             return statement
+        statement = _with_homonyms(statement, schema)
         reads = _through_views(statement.reads, schema)
-        unknown = (reads | statement.writes) - schema.tables.keys()
-        if (unknown and statement.verb is not Verb.DDL) or statement.writes & triggered:
-            return replace(statement, opaque=True)
         if reads != statement.reads:
             statement = replace(statement, reads=reads)
         if statement.verb is Verb.DELETE or _changes_keys(statement, schema):
             reached = _closure(statement.writes, referring)
-            return replace(statement, writes=statement.writes | reached)
+            statement = replace(statement, writes=statement.writes | reached)
+        unknown = statement.verb is not Verb.DDL and statement.tables - schema.tables.keys()
+        runs_more = statement.writes & triggered or statement.tables & guarded
+        if unknown or runs_more or (calls is not None and calls.search(text)):
+            return replace(statement, opaque=True)
         return statement
 
     return known
+
+
+def _calls(functions: frozenset[str]) -> re.Pattern[str] | None:
+    """What finds a call of one of these functions in a text."""
+    if not functions:
+        return None
+    names = "|".join(re.escape(name) for name in sorted(functions))
+    return re.compile(rf'(?<![\w$])({names})"?\s*\(', re.IGNORECASE)
+
+
+def _with_homonyms(statement: Statement, schema: Schema) -> Statement:
+    """The same statement about every table that its names may mean."""
+    meant = schema.homonyms
+    if statement.tables.isdisjoint(meant):
+        return statement
+
+    def all_of(names: frozenset[str]) -> frozenset[str]:
+        return frozenset().union(*(meant.get(name, frozenset({name})) for name in names))
+
+    def columns_of(
+        columns: frozenset[tuple[str, str]] | None,
+    ) -> frozenset[tuple[str, str]] | None:
+        if columns is None:
+            return None
+        return frozenset((t, column) for name, column in columns for t in all_of(frozenset({name})))
+
+    return replace(
+        statement,
+        reads=all_of(statement.reads),
+        writes=all_of(statement.writes),
+        columns_read=columns_of(statement.columns_read),
+        columns_written=columns_of(statement.columns_written),
+    )
 
 
 def _through_views(tables: frozenset[str], schema: Schema) -> frozenset[str]:

@@ -34,7 +34,9 @@ class Table:
     """One table. ``name`` is spelled as in a :class:`~crowdsafe.find.model.Statement`: lower
     case, with its schema only where that is not ``public`` or ``main``. ``unique`` holds the
     columns of each unique key besides the primary one; one on an expression or with a condition
-    is in none. ``has_triggers`` when a statement on it may run others."""
+    is in none, and ``watched`` are the columns that such keys, or exclusion constraints, look at.
+    ``has_triggers`` when a write to it may run other statements, ``has_policies`` when a read
+    of it may."""
 
     name: str
     columns: tuple[Column, ...]
@@ -42,6 +44,8 @@ class Table:
     unique: tuple[tuple[str, ...], ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     has_triggers: bool = False
+    has_policies: bool = False
+    watched: frozenset[str] = frozenset()
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -50,10 +54,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """All tables by name, and ``views`` with the tables that each reads where that is known."""
+    """All tables by name, and ``views`` with the tables that each reads where that is known.
+
+    ``functions`` are those of the database's users that may look at tables, lower case. A name
+    without a schema may mean a table of any schema: ``homonyms`` has all that it may mean where
+    that is another one than the name itself, or more than one.
+    """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
     views: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    functions: frozenset[str] = frozenset()
+    homonyms: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Table]:
         return iter(self.tables.values())

@@ -38,6 +38,8 @@ __all__ = ["Knowledge"]
 
 _NUMBER = re.compile(r"-?\d{1,30}")
 _TEXT = re.compile(r"'((?:[^']|'')*)'")
+_PLAIN_TEXT = re.compile(r"char|text|clob|string", re.IGNORECASE)
+_UUID = re.compile(r"uuid", re.IGNORECASE)
 _KEYS = "#keys"
 
 
@@ -158,7 +160,8 @@ class Knowledge:
         table = self._schema.tables.get(name)
         keys = {column for other in self._schema for key in other.foreign_keys
                 if key.to_table == name for column in key.to_columns}  # fmt: skip
-        keys |= set(table.primary_key) if table else set()
+        if table is not None:  # a key that could be referred to is locked like one that is
+            keys.update(table.primary_key, *table.unique)
         return any((name, column) in statement.columns_written for column in keys)
 
     def _rows_of(self, statement: Statement, sql: str, parameters: Any) -> Rows:
@@ -170,7 +173,8 @@ class Knowledge:
         if table is None or not _is_confined(table, statement) or _many_rows(parameters):
             return None
         values = values_of(statement, sql, parameters)
-        parts = [_normal(values.get(column, "")) for column in table.primary_key]
+        kinds = {column.name: column.type for column in table.columns}
+        parts = [_normal(values.get(c, ""), kinds.get(c, "")) for c in table.primary_key]
         return None if None in parts else frozenset({"|".join(str(part) for part in parts)})
 
 
@@ -199,6 +203,7 @@ def _is_confined(table: Table, statement: Statement) -> bool:
     if statement.verb is not Verb.UPDATE or statement.columns_written is None:
         return False
     keys = {*table.primary_key, *(column for unique in table.unique for column in unique)}
+    keys |= table.watched
     return all(column not in keys for _, column in statement.columns_written)
 
 
@@ -211,10 +216,15 @@ def _many_rows(parameters: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _normal(text: str) -> str | None:
-    """A value of a key such that what the database may take for equal is equal; None: unsure."""
+def _normal(text: str, kind: str) -> str | None:
+    """A value of a key of that type such that what the database may take for equal is equal;
+    None: unsure, as with a date, which can be written in many ways."""
     quoted = _TEXT.fullmatch(text)
     plain = quoted[1].strip().casefold() if quoted else text
     if _NUMBER.fullmatch(plain):
         return str(int(plain))
-    return plain if quoted and plain.isascii() else None
+    if not quoted or not plain.isascii():
+        return None
+    if _UUID.search(kind):
+        return plain.replace("-", "").strip("{}")
+    return plain if _PLAIN_TEXT.search(kind) else None
