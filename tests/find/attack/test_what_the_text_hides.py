@@ -45,7 +45,8 @@ CASES: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "exclusion": (
         (
-            "CREATE TABLE stays (id int PRIMARY KEY, at int4range, EXCLUDE USING gist (at WITH &&));"
+            "CREATE TABLE stays (id int PRIMARY KEY, at int4range, EXCLUDE USING gist (at WITH &&))"
+            ";"
             "INSERT INTO stays VALUES (1, '[0,1)'), (2, '[1,2)')"
         ),
         [
