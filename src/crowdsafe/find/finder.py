@@ -96,23 +96,22 @@ def hunt(
     *,
     only: Sequence[tuple[int, ...]] | None = None,
     progress: Progress | None = None,
+    rest: bool = True,
 ) -> Iterable[Finding]:
     """A finding for each pair (and triple) of the stage's operations, as they come.
 
     ``only`` names those to try, by the operations' numbers. The budget is shared out: each gets
-    at most twice its even share of what is left.
+    at most twice its even share of what is left. After a hang nothing else can be run in this
+    process: what is left is then inconclusive, or is left out when ``rest`` is False, for who
+    tries it in another process.
     """
     tell = progress or (lambda _: None)
     ends = time.monotonic() + stage.job.budget_s
     wanted = list(only or groups(len(stage.operations), triples=stage.job.triples))
-    recorded: dict[int, _Recorded] = {}
-    for number in sorted({number for group in wanted for number in group}):
-        operation = stage.operations[number]
-        tell({"event": "recording", "operation": operation.name})
-        recorded[number] = _record(stage, operation)
-        if stage.controller.broken:  # what hung alone is told; nothing else can be run here
-            wanted = [group for group in wanted if number in group]
-            break
+    recorded, hung = _record_all(stage, sorted({n for group in wanted for n in group}), tell)
+    later = [] if hung is None else [group for group in wanted if hung not in group]
+    wanted = [group for group in wanted if group not in later]
+    why = "" if hung is None else stage.operations[hung].name
     for done, group in enumerate(wanted):
         members = [recorded.get(n) or _Recorded(stage.operations[n], Footprint()) for n in group]
         names = [member.operation.name for member in members]
@@ -131,7 +130,32 @@ def hunt(
         tell({"event": "finding", "done": done + 1} | place)
         yield finding
         if foregone is None and stage.controller.broken:
-            return
+            later, why = wanted[done + 1 :], " and ".join(dict.fromkeys(names))
+            break
+    for group in later if rest else ():
+        yield _not_tried(tuple(stage.operations[number].name for number in group), why)
+
+
+def _record_all(
+    stage: Stage, numbers: Iterable[int], tell: Progress
+) -> tuple[dict[int, _Recorded], int | None]:
+    """Each of these operations alone, up to one that hangs, and which that is."""
+    recorded: dict[int, _Recorded] = {}
+    for number in numbers:
+        operation = stage.operations[number]
+        tell({"event": "recording", "operation": operation.name})
+        recorded[number] = _record(stage, operation)
+        if stage.controller.broken:
+            return recorded, number
+    return recorded, None
+
+
+def _not_tried(names: tuple[str, ...], hung: str) -> Finding:
+    reason = (
+        f"not tried: {hung} hung before, and its threads cannot be ended in this process; "
+        "`crowdsafe find` goes on in another one"
+    )
+    return Finding(names, Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _record(stage: Stage, operation: Operation) -> _Recorded:

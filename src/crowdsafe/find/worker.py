@@ -144,7 +144,7 @@ def work(job: dict[str, Any], tell: _Teller) -> None:
             group = event.get("group", group)
             tell(event)
 
-        for finding in hunt(session, only=wanted, progress=follow):
+        for finding in hunt(session, only=wanted, progress=follow, rest=False):
             if session.controller.broken:
                 _add_place(finding)
             elif isolation and finding.verdict is Verdict.RACE:
