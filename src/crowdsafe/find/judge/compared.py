@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +17,20 @@ from crowdsafe.find.model import Reply
 __all__ = ["Comparison", "compare"]
 
 _SHOWN_MAX = 60
+_TAG = re.compile(r"<(style|script|head)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
     """One place where two outcomes differ: what it is, and the value in each. ``hard`` ones can
-    be no matter of time and chance."""
+    be no matter of time and chance, ``linked`` ones are of what belongs together only."""
 
     where: str
     here: Any
     there: Any
     weight: int = 1
     hard: bool = False
+    linked: bool = False
 
 
 @dataclass(slots=True)
@@ -83,12 +86,13 @@ def compare(here: Outcome, there: Outcome, limits: Sequence[int | None]) -> Comp
     )
     spots = [spot for table in tables for spot in _row_spots(table, here, there)]
     answers = list(_answer_spots(here, there, limits)) if not same_answers else []
+    found = [*spots, *answers]
     return Comparison(
         equal=False,
         rows_differ=bool(tables),
         answers_differ=bool(answers) or not tables,
         tables=tables,
-        spots=[*spots, *answers],
+        spots=[spot for spot in found if not spot.linked] or found,
     )
 
 
@@ -183,12 +187,30 @@ def _reply_spots(
     ]
     for path, a, b in pairs:
         name = ".".join(path[2:])
-        yield Spot(f"{name} in {where}" if name else where, a, b)
+        yield Spot(f"{name} in {where}" if name else where, *_told_apart(path, one, a, two, b))
     ours, theirs = opened(here.reply.body), opened(there.reply.body)
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) != len(theirs):
         yield Spot(f"the length of {where}", len(ours), len(theirs), hard=True)
-    elif not pairs and ours != theirs:
-        yield Spot(where, ours, theirs, hard=True)
+    elif not pairs:
+        yield from _whole_spots(where, here, there, one, two)
+
+
+def _whole_spots(where: str, here: Told, there: Told, one: Outcome, two: Outcome) -> Iterator[Spot]:
+    """Where two answers differ that hold the same: in where they lead, or in what they are of."""
+    route_of = route(here.reply.request)
+    ones, twos = (
+        shape(leaves.reply(route_of, told.reply))
+        for leaves, told in ((one.leaves, here), (two.leaves, there))
+    )
+    heads = [
+        {name.lower(): text for name, text in told.reply.headers.items()} for told in (here, there)
+    ]
+    if ones == twos:
+        yield Spot(f"what {where} is of", "another row", "its own", hard=True, linked=True)
+    elif opened(here.reply.body) != opened(there.reply.body):
+        yield Spot(where, opened(here.reply.body), opened(there.reply.body), hard=True)
+    elif heads[0].get("location") != heads[1].get("location"):
+        yield Spot(f"where {where} leads", heads[0].get("location"), heads[1].get("location"))
 
 
 def _differs(path: Path, one: Outcome, here: Any, two: Outcome, there: Any) -> bool:
@@ -200,6 +222,40 @@ def _differs(path: Path, one: Outcome, here: Any, two: Outcome, there: Any) -> b
         for leaves, value in ((one.leaves, here), (two.leaves, there))
     )
     return bool(shape(ones) != shape(twos))
+
+
+def _told_apart(path: Path, one: Outcome, here: Any, two: Outcome, there: Any) -> tuple[Any, Any]:
+    """Two pages by the words that only one of them shows; anything else as it is."""
+    if not (isinstance(here, str) and isinstance(there, str) and "<" in here and "<" in there):
+        return here, there
+    ours, theirs = (
+        [part for part in _parts(leaves.tree(path, _TAG.sub(" ", text))) if isinstance(part, str)]
+        for leaves, text in ((one.leaves, here), (two.leaves, there))
+    )
+    only_here, only_there = _without(ours, theirs), _without(theirs, ours)
+    if not only_here and not only_there:
+        return here, there
+    return _page(only_here), _page(only_there)
+
+
+def _parts(tree: Any) -> tuple[Any, ...]:
+    return tree[1] if isinstance(tree, tuple) and tree[0] in {"list", "text"} else (tree,)
+
+
+def _without(words: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The words, in their order, less as many of each as the others have."""
+    left = Counter(others)
+    found: list[str] = []
+    for word in words:
+        if left[word]:
+            left[word] -= 1
+        else:
+            found.append(word)
+    return found
+
+
+def _page(words: Sequence[str]) -> str:
+    return f"a page with {' '.join(words)!r}" if words else "a page without that"
 
 
 def _verdict(reply: Reply) -> str:
