@@ -13,6 +13,7 @@ from crowdsafe.find.database import open_database
 from crowdsafe.find.engine import Controller
 from crowdsafe.find.gates import install
 from crowdsafe.find.model import Finding
+from crowdsafe.find.pools import let_go
 from crowdsafe.find.stage import Invariant, Job, Stage
 from crowdsafe.find.targets import (
     Call,
@@ -45,7 +46,9 @@ class Session(Stage):
             self.database = open_database(self.job.database, in_place=self.job.in_place)
             stack.callback(self.database.close)
             stack.callback(install(self.database.dialect, self.database.redirect))
+            let_go(self.database.redirect, None)
             self.controller = stack.enter_context(Controller(self.database, hang_s=self.job.hang_s))
+            stack.callback(let_go, self.database.redirect, self.controller.call)
             self.target: Target = load(self.job.target)
             self._set_up()
             self.controller.call(self.target.startup())
