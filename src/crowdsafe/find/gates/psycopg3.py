@@ -9,6 +9,7 @@ cursors too. Connecting goes through ``_connect_gen``.
 
 from __future__ import annotations
 
+import os
 import selectors
 import weakref
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ _LINK = "_crowdsafe_link"
 _OPEN = "_crowdsafe_open_trip"
 _SHARED = "_crowdsafe_shared_transaction"
 _WHERE = "_crowdsafe_conninfo"
+_ENVIRONMENT = ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER")
+"""What a redirect takes from the environment where the parameters leave it out."""
 _declared: weakref.WeakKeyDictionary[Any, tuple[str, Any]] = weakref.WeakKeyDictionary()
 """What a server-side cursor was declared for: fetching from it reads, and locks, the same."""
 
@@ -69,8 +72,12 @@ def install(redirect: Redirect) -> Callable[[], None]:
 def _connect(original: Any, redirect: Redirect, spares: Spares) -> Any:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+    @lru_cache(maxsize=64)
+    def redirected(conninfo: str, _environment: tuple[str | None, ...]) -> str:
+        return make_conninfo("", **redirect.postgres(conninfo_to_dict(conninfo)))
+
     def connect_gen(cls: Any, conninfo: str = "") -> Any:
-        where = make_conninfo("", **redirect.postgres(conninfo_to_dict(conninfo)))
+        where = redirected(conninfo, tuple(os.environ.get(name) for name in _ENVIRONMENT))
         spare = spares.take(where) if keeper() is not None else None
         made = cls(spare) if spare is not None else (yield from original(cls, where))
         setattr(made, _WHERE, where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["Lexed", "Slot", "lex", "restore"]
 
@@ -62,7 +63,8 @@ class Lexed:
 _Token = tuple[str, str, int]
 
 
-def lex(text: str, dialect: str) -> list[Lexed]:
+@lru_cache(maxsize=1024)
+def lex(text: str, dialect: str) -> tuple[Lexed, ...]:
     """Split a text at its semicolons; statements of comments alone are left out."""
     statements: list[list[_Token]] = [[]]
     placeholders = 0
@@ -79,11 +81,11 @@ def lex(text: str, dialect: str) -> list[Lexed]:
             placeholders += 1
         else:
             statements[-1].append((kind, match.group(), -1))
-    return [
+    return tuple(
         _lexed(_shortened(tokens))
         for tokens in statements
         if any(token[0] != "space" for token in tokens)
-    ]
+    )
 
 
 def _lexed(tokens: list[_Token]) -> Lexed:
