@@ -231,7 +231,8 @@ def _inserted(seen: _Seen) -> Iterator[Pattern]:
     inserts = [write for write in seen.writes if write.inserts]
     for read, missed, table in _misses(seen.reads, inserts):
         for acted in _later(inserts, read, table):
-            yield _second_insert(seen, read, missed, acted, table)
+            if not _was_known(seen.reads, acted, missed, table):
+                yield _second_insert(seen, read, missed, acted, table)
     for read, missed, table in _misses(seen.reads, inserts):
         for acted in _later(seen.writes, read, table):
             if not acted.inserts and acted.number > missed.number and not _is_one_row(acted):
@@ -241,6 +242,20 @@ def _inserted(seen: _Seen) -> Iterator[Pattern]:
                     (acted.number, f"meets {a}'s row too"),
                 )
                 yield Pattern(Anomaly.PHANTOM_INSERT, table, None, read, missed, acted, marks)
+
+
+def _was_known(reads: Sequence[Event], acted: Event, missed: Event, table: str) -> bool:
+    """Whether who inserted the missed row had looked, and each time seen the other's insert: in
+    that table it came after the other, and is no race."""
+    looks = [
+        read
+        for read in reads
+        if read.operation == missed.operation
+        and read.number < missed.number
+        and table in read.looks
+        and may_be_same_row(read, acted)
+    ]
+    return bool(looks) and all(_saw(read, acted) for read in looks)
 
 
 def _is_one_row(write: Event) -> bool:
