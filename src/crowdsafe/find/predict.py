@@ -6,13 +6,13 @@ another gives: such a set is proven without a run. What was not understood share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 
 from crowdsafe.find.model import Statement, Step, Verb
 
-__all__ = ["Footprint", "conflicts", "footprint", "groups", "hot_tables"]
+__all__ = ["Footprint", "conflicts", "footprint", "groups"]
 
 ALL = "*"
 """The name that stands for every table."""
@@ -24,9 +24,6 @@ class Footprint:
 
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
-
-    def __or__(self, other: Footprint) -> Footprint:
-        return Footprint(self.reads | other.reads, self.writes | other.writes)
 
 
 def footprint(steps: Iterable[Step], analyse: Callable[[str], Statement]) -> Footprint:
@@ -59,14 +56,6 @@ def _written(writer: Footprint, toucher: Footprint) -> frozenset[str]:
     if ALL in touched:
         return writer.writes and frozenset({ALL})
     return writer.writes & touched
-
-
-def hot_tables(footprints: Sequence[Footprint]) -> frozenset[str]:
-    """The tables over which any two of these operations could meet."""
-    hot: set[str] = set()
-    for one, other in combinations(footprints, 2):
-        hot |= conflicts(one, other)
-    return frozenset(hot)
 
 
 def groups(count: int, *, triples: bool) -> list[tuple[int, ...]]:

@@ -124,18 +124,6 @@ def test_a_deadlock_ends_the_statement_that_closes_the_circle() -> None:
     assert [step.operation for step in run.steps if step.sqlstate == "40P01"] == [1]
 
 
-def test_invisible_statements_pass_with_the_one_before(rig: Rig, controller: Controller) -> None:
-    asked: list[tuple[int, ...]] = []
-
-    def pick(situation: Any) -> int:
-        asked.append(situation.able)
-        return int(situation.able[-1])
-
-    run = controller.run(operations_of(rig), pick, visible=lambda s: bool(s.writes))
-    assert len(asked) == 4, "each stops before its UPDATE and before its COMMIT"
-    assert run.schedule == ((1, 3), (0, 3))
-
-
 def test_operations_with_a_limit_of_nothing_do_not_run(rig: Rig, controller: Controller) -> None:
     run = controller.replay(operations_of(rig), in_order((0, 1)), limits=[0, None])
     assert {step.operation for step in run.steps} == {1}

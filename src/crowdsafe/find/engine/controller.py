@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from crowdsafe.find.engine.actor import Actor
 from crowdsafe.find.engine.gate import Gate
 from crowdsafe.find.engine.host import Host
-from crowdsafe.find.engine.play import Limits, Play, every
+from crowdsafe.find.engine.play import Limits, Play
 from crowdsafe.find.engine.schedule import Following, of_grants
 from crowdsafe.find.engine.trace import Picker, Trace
 from crowdsafe.find.engine.transactions import Transactions
@@ -88,11 +88,9 @@ class Controller:
         *,
         limits: Sequence[int | None] | None = None,
         keep_rows: bool = False,
-        visible: Callable[[Statement], bool] = every,
     ) -> Run:
-        """Run them, ``pick`` deciding. Where ``visible`` says no, no decision is asked for: such
-        a statement passes with the one before it. Never raises for what the target does."""
-        return self.trace(operations, pick, limits=limits, keep_rows=keep_rows, visible=visible).run
+        """Run them, ``pick`` deciding. Never raises for what the target does."""
+        return self.trace(operations, pick, limits=limits, keep_rows=keep_rows).run
 
     def replay(
         self,
@@ -101,7 +99,6 @@ class Controller:
         *,
         limits: Sequence[int | None] | None = None,
         keep_rows: bool = False,
-        visible: Callable[[Statement], bool] = every,
     ) -> Run:
         """Run them as the schedule says; ``Run.problem`` says where it could not be kept."""
         return self.run(operations, Following(schedule), limits=limits, keep_rows=keep_rows)
@@ -113,7 +110,6 @@ class Controller:
         *,
         limits: Sequence[int | None] | None = None,
         keep_rows: bool = False,
-        visible: Callable[[Statement], bool] = every,
         transactions: Transactions | None = None,
         eager: bool = False,
     ) -> Trace:
@@ -135,7 +131,6 @@ class Controller:
             self.database.locks,
             transactions or Transactions(self.database.dialect),
             limits=self._limits,
-            visible=visible,
         )
         try:
             problem = play.perform(pick, eager=eager)

@@ -15,7 +15,7 @@ import threading
 import time
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from crowdsafe.find.model import Answer, Statement, Step, Verb
 if TYPE_CHECKING:
     from crowdsafe.find.database import Locks
 
-__all__ = ["Limits", "Play", "every"]
+__all__ = ["Limits", "Play"]
 
 _SOON_S = 0.0005
 _FIRST_POLL_S = 0.002
@@ -59,11 +59,6 @@ class Limits:
     stall_s: float
 
 
-def every(_statement: Statement) -> bool:
-    """All statements are visible."""
-    return True
-
-
 class Play:
     """Performs one run. ``grants`` are the statements in the order in which they were let go on,
     ``steps`` in the order in which they took effect; ``stalled`` tells that an operation waited
@@ -78,7 +73,6 @@ class Play:
         transactions: Transactions,
         *,
         limits: Limits,
-        visible: Callable[[Statement], bool] = every,
     ) -> None:
         self.grants: list[Grant] = []
         self.steps: list[Step] = []
@@ -91,9 +85,7 @@ class Play:
         self._locks = locks
         self._transactions = transactions
         self._limits = limits
-        self._visible = visible
         self._landed: list[Parked] = []
-        self._marked: set[Link] = set()
         self._last: int | None = None
         self._poll_at = 0.0
         self._threads = threading.active_count()
@@ -173,35 +165,15 @@ class Play:
         )
 
     def _move(self, actor: Actor, able: frozenset[int], held: frozenset[int]) -> None:
-        """Let an operation take its next visible step, with the invisible ones around it. Raises
-        _Hang for an operation that does not come to an end."""
+        """Let an operation take its next step."""
         if not actor.started:
             self._start(actor)
             self._settle()
             if not actor.at_gate or self._able([actor])[1]:
                 return
-        seen = False
-        while actor.at_gate:
-            shown = self._is_visible(actor.parked[0])
-            if seen and (shown or self._able([actor])[1]):
-                return
-            seen = seen or shown
-            self._mark(actor.parked[0], shown=shown)
+        if actor.at_gate:
             self._grant(actor, able, held)
             self._settle()
-
-    def _is_visible(self, parked: Parked) -> bool:
-        """COMMIT and ROLLBACK are when a visible statement of their transaction locked rows."""
-        if parked.statement.ends_transaction and self._visible is not every:
-            return parked.link in self._marked
-        return self._visible(parked.statement)
-
-    def _mark(self, parked: Parked, *, shown: bool) -> None:
-        statement = parked.statement
-        if statement.ends_transaction:
-            self._marked.discard(parked.link)
-        elif shown and (statement.writes or statement.locks_rows or statement.opaque):
-            self._marked.add(parked.link)
 
     def _start(self, actor: Actor) -> None:
         actor.started = True
@@ -448,7 +420,6 @@ class Play:
     def _give_up(self) -> None:
         """End what can be ended: those at a gate unwind, tasks are cancelled."""
         self._gate.given_up = True
-        self._visible = every
         deadline = _clock() + _UNWIND_S
         for actor in self._everyone:
             if actor.cancel is not None and not actor.returned:

@@ -63,10 +63,6 @@ class Judgement:
     tables: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
 
-    @property
-    def is_race(self) -> bool:
-        return self.kind == "race"
-
 
 @dataclass(slots=True)
 class _Serial:
