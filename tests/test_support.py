@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,39 @@ def test_postgres_is_real_durable_and_ours(pg_server: PgServer, pg_url: str) -> 
         for name, value in {"fsync": "on", "synchronous_commit": "on"}.items():
             assert connection.execute(f"SHOW {name}").fetchone() == (value,)
     assert pg_server.url("postgres").startswith("postgresql://postgres@127.0.0.1:")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ("CREATE TABLE things (id serial); CREATE SCHEMA other; CREATE TABLE other.x ()", True),
+        ("ALTER DATABASE {name} SET work_mem = '7MB'", True),
+        ("CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'", True),
+        ("ALTER ROLE postgres IN DATABASE {name} SET work_mem = '7MB'", False),
+        ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC", False),
+        ("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC", False),
+        ("SELECT lo_create(0)", False),
+        ("CREATE PUBLICATION news", False),
+    ],
+)
+def test_a_database_is_emptied_or_dropped(pg_server: PgServer, change: str, kept: bool) -> None:
+    name = f"t_emptied_{uuid.uuid4().hex[:12]}"
+    pg_server.execute(f"CREATE DATABASE {name}")
+    idle = psycopg.connect(pg_server.url(name), autocommit=True)
+    idle.execute(change.format(name=name).encode())
+    assert pg_server.empty(name) is kept
+    with pytest.raises(psycopg.OperationalError):
+        idle.execute("SELECT 1")
+    idle.close()
+    if kept:
+        objects = "SELECT count(*)::int FROM pg_class WHERE oid >= 16384"
+        assert pg_server.execute(objects, name) == [(0,)]
+        assert pg_server.execute("SHOW work_mem", name) == [("4MB",)]
+        assert pg_server.rename(name, f"{name}_2")
+        name = f"{name}_2"
+        pg_server.execute("CREATE TABLE public.things (id int)", name)
+    pg_server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.mark.postgres

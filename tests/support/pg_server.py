@@ -52,7 +52,23 @@ END $$;
 CREATE SCHEMA public AUTHORIZATION pg_database_owner;
 GRANT USAGE ON SCHEMA public TO PUBLIC;
 ALTER DATABASE {database} RESET ALL;
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_database d WHERE datname = current_database() AND (
+            datacl IS NOT NULL OR datconnlimit <> -1 OR datdba <> 'postgres'::regrole
+            OR EXISTS (SELECT FROM pg_db_role_setting WHERE setdatabase = d.oid)))
+        OR EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())
+        OR EXISTS (SELECT FROM pg_default_acl) OR EXISTS (SELECT FROM pg_event_trigger)
+        OR EXISTS (SELECT FROM pg_publication) OR EXISTS (SELECT FROM pg_largeobject_metadata)
+        OR EXISTS (SELECT FROM pg_foreign_data_wrapper)
+        OR EXISTS (SELECT FROM pg_extension WHERE oid >= {first_own})
+        OR EXISTS (SELECT FROM pg_language WHERE oid >= {first_own})
+        OR EXISTS (SELECT FROM pg_cast WHERE oid >= {first_own})
+        OR EXISTS (SELECT FROM pg_class WHERE oid >= {first_own} AND relpersistence <> 't')
+        OR EXISTS (SELECT FROM pg_proc WHERE oid >= {first_own})
+    THEN RAISE 'not as new'; END IF;
+END $$;
 """
+_FIRST_OWN_OID = 16384
 
 
 class PgServer:
@@ -166,7 +182,8 @@ class PgServer:
         return len(rows)
 
     def empty(self, database: str) -> bool:
-        """Take everything out of `database`, as if it were new; False when it was dropped instead.
+        """Take everything out of `database`, as if it were new; False when it was dropped instead,
+        since something else about it was changed: its owner, say, or a setting of a role in it.
 
         Dropping makes the server write out all that it holds, so emptying is many times quicker.
         """
@@ -174,7 +191,8 @@ class PgServer:
         try:
             with psycopg.connect(self.url(database), connect_timeout=10) as connection:
                 connection.execute("SET LOCAL lock_timeout = '5s'")
-                connection.execute(_EMPTY.format(database=database).encode())
+                empty = _EMPTY.format(database=database, first_own=_FIRST_OWN_OID)
+                connection.execute(empty.encode())
         except psycopg.Error:
             self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
             return False
