@@ -216,11 +216,11 @@ def _deliver(report: Report, args: argparse.Namespace) -> None:
 
     from crowdsafe.find.report import terminal
 
+    terminal.show(report, Console())
     for name in _FORMATS:
         path = getattr(args, name)
         if path is not None:
             _write(path, import_module(f"crowdsafe.find.report.{name}").render(report))
-    terminal.show(report, Console())
     test = getattr(args, "write_test", None)
     if test is not None and report.races:
         from crowdsafe.find.report import regression
