@@ -24,7 +24,7 @@ class Shelf:
         self.times = 0
         with closing(self._connect()) as db:
             db.execute("CREATE TABLE stock (id INTEGER PRIMARY KEY, n INTEGER, note TEXT)")
-            db.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, n INTEGER)")
+            db.execute("CREATE TABLE other (id INTEGER PRIMARY KEY AUTOINCREMENT, n INT)")
             db.execute("INSERT INTO stock VALUES (1, 10, '')")
 
     def session(self, *names: str, **options: object) -> Session:
@@ -70,6 +70,10 @@ class Shelf:
     def add_other(self) -> None:
         with closing(self._connect()) as db:
             db.execute("INSERT INTO other (n) VALUES (1)")
+
+    def create(self) -> None:
+        with closing(self._connect()) as db:
+            db.execute("CREATE TABLE made (id INTEGER PRIMARY KEY)")
 
     def nothing(self) -> None:
         return None

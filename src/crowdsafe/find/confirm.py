@@ -12,7 +12,6 @@ from crowdsafe.find.judge.cures import cures
 from crowdsafe.find.model import Finding, Operation, Run, Verdict
 from crowdsafe.find.outcomes import Inconclusive, SerialOutcomes
 from crowdsafe.find.stage import Stage
-from crowdsafe.find.targets import told
 
 __all__ = ["confirm", "tell_race"]
 
@@ -32,7 +31,7 @@ def confirm(
     finding = Finding(operations=tuple(o.name for o in operations), verdict=Verdict.INCONCLUSIVE)
     try:
         serial = SerialOutcomes(stage, operations)
-        _demand_success(serial)
+        serial.demand_success()
         search = Search(
             stage.controller,
             operations,
@@ -108,17 +107,6 @@ class _Sieve:
             finding.schedules_to_find = self.after
         elif self.unstable:
             raise Inconclusive("one and the same schedule does not give the same outcome each time")
-
-
-def _demand_success(serial: SerialOutcomes) -> None:
-    """Raises Inconclusive for an operation that is refused whatever comes before it."""
-    for number, operation in enumerate(serial.operations):
-        answers = [run.answers[number] for run in serial.orders.values()]
-        if all(answer.stopped_at is not None for answer in answers):
-            reply = answers[0].replies[-1]
-            raise Inconclusive(
-                f"{operation.name} is refused each time, with {told(reply)}: give one that succeeds"
-            )
 
 
 def _is_the_clock(serial: SerialOutcomes, run: Run, judgement: Judgement) -> bool:

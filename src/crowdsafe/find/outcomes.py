@@ -10,6 +10,7 @@ from itertools import permutations
 from crowdsafe.find.judge import Judgement, Oracle
 from crowdsafe.find.model import Answer, Operation, Run
 from crowdsafe.find.stage import Stage
+from crowdsafe.find.targets import told
 
 __all__ = ["Inconclusive", "SerialOutcomes"]
 
@@ -56,6 +57,14 @@ class SerialOutcomes:
     def orders(self) -> dict[tuple[int, ...], Run]:
         """Order → run, of the orders in which every operation ran to its end."""
         return {order: run for (order, limits), run in self.runs.items() if set(limits) == {None}}
+
+    def demand_success(self) -> None:
+        """Raises Inconclusive for an operation that is refused whatever comes before it."""
+        for number, operation in enumerate(self.operations):
+            answers = [run.answers[number] for run in self.orders.values()]
+            if all(answer.stopped_at is not None for answer in answers):
+                why = f"{operation.name} is refused each time, with {told(answers[0].replies[-1])}"
+                raise Inconclusive(f"{why}: give one that succeeds")
 
     def judge(self, run: Run) -> Judgement:
         """Whether a serial order gives this; runs the serial orders that are missing first."""

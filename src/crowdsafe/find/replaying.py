@@ -33,8 +33,9 @@ def replay(
 
     The report has one finding: ``race`` when the race is still there, ``not-found`` when this
     schedule now gives what a serial order gives, ``inconclusive`` when it cannot be kept any
-    more, since the operations send other statements. ``database`` is needed where the address
-    had a password, ``operations`` where they were functions without a name. Raises ConfigError.
+    more, since the operations send other statements, or when one is refused each time.
+    ``database`` is needed where the address had a password, ``operations`` where they were
+    functions without a name. Raises ConfigError.
     """
     told = decode(token)
     job = Job(
@@ -85,6 +86,7 @@ def _replayed(session: Session, members: list[Operation], told: Token) -> Findin
     finding.schedule = told.schedule
     try:
         serial = SerialOutcomes(session, members)
+        serial.demand_success()
         run = session.replay(members, told.schedule, keep_rows=True)
         if run.problem is not None:
             raise Inconclusive(run.problem)
