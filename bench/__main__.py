@@ -14,6 +14,7 @@ from tests.support.valkey_server import ValkeyServer
 
 from bench import feed, in_process, machine, over_http, processes, report
 from bench.databases import Postgres, file_system, sqlite_folder
+from bench.finder import compare as finder
 from bench.findings import Findings
 from bench.goals import Comparison
 from bench.measure import FULL, QUICK, Plan
@@ -37,6 +38,7 @@ COMPARISONS: dict[str, Make] = {
     "fairness": queue.fairness,
     "breaker": breaker.compare,
     "planner": load.compare,
+    "finder": finder.compare,
 }
 
 

@@ -12,7 +12,7 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "BENCHMARKS.md"
 BEGIN = "<!-- written by `make bench ARGS=--write`: begin -->"
 END = "<!-- written by `make bench ARGS=--write`: end -->"
 HEADERS = ["callers", "contender", "per second", "rounds", "p50 ms", "p99 ms", "crowdsafe is"]
-WORDS = ("contender", "goal", "errors", "note", "")
+WORDS = ("contender", "case", "tool", "verdict", "goal", "errors", "note", "")
 """Headers of the columns that hold words, which begin at the left."""
 MACHINE, GOALS = "Machine", "Goals"
 GOAL_HEADERS = ["goal", "wanted", "measured", ""]
