@@ -20,7 +20,7 @@ from tests.find.corpus import CASES, Built, Case, Expected
 from tests.find.corpus.kit import sqlite_path
 from tests.support.pg_server import PgServer
 
-BUDGET_S = 20.0
+BUDGET_S = 60.0
 SLOW_BUDGET_S = 90.0
 
 
