@@ -163,6 +163,7 @@ def _job(job: dict[str, Any]) -> Job:
         raise ConfigError(
             "which database does it use? Say --database sqlite:///dev.db or "
             "--database postgresql://user@host/name"
+            + (", or write it as plain text in the scenario: database='...'" if file else "")
         )
     for name in ("operations", "headers"):
         values[name] = tuple(values[name])

@@ -95,7 +95,10 @@ def request(
         if len(first.requests) > 1:
             raise ConfigError("json=, form= and headers= belong to one request: pass text of one")
         first = _made(first, json, form, headers or {})
-    parts = [first, *(parse(part) if isinstance(part, str) else part for part in more)]
+    parts = [first]
+    for part in more:
+        before = sum(len(each.requests) for each in parts)
+        parts.append(parse(part, after=before) if isinstance(part, str) else part)
     whole = Requests(
         tuple(one for part in parts for one in part.requests),
         " && ".join(part.text for part in parts),
@@ -127,15 +130,16 @@ def _text(one: Request) -> str:
     return " ".join(part for part in (mark + one.label, *headers, one.body) if part)
 
 
-def parse(text: str) -> Requests:
-    """Read the line. Raises ConfigError that says at which character what is wrong."""
+def parse(text: str, *, after: int = 0) -> Requests:
+    """Read the line, which follows so many requests of its operation. Raises ConfigError that
+    says at which character what is wrong."""
     reader = _Reader(text)
     requests = [reader.request()]
     while reader.joined():
         requests.append(reader.request())
         if len(requests) > _REQUESTS_MAX:
             raise ConfigError(f"an operation has at most {_REQUESTS_MAX} requests")
-    for place, one in enumerate(requests):
+    for place, one in enumerate(requests, after):
         for part in (one.url, one.body, *(value for _, value in one.headers)):
             check(part, place, one.label)
     return Requests(tuple(requests), text.strip(), _name(tuple(requests)))
