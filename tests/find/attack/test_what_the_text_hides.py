@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import asyncpg
 import psycopg
 import pytest
 
 from crowdsafe.find import find
 from crowdsafe.find.model import Verdict
+
+pytestmark = pytest.mark.postgres
 
 Operation = Callable[[], object]
 
@@ -173,3 +176,26 @@ def test_what_policies_read_is_seen(pg_url: str) -> None:
     finally:
         with psycopg.connect(pg_url) as connection:
             connection.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "of-session"])
+def test_the_snapshot_that_asyncpg_takes_is_moved_about(pg_url: str, *, named: bool) -> None:
+    with psycopg.connect(pg_url) as connection:
+        connection.execute("CREATE TABLE cells (id int PRIMARY KEY, n int)")
+        connection.execute("INSERT INTO cells VALUES (1, 0), (2, 0)")
+    level = "repeatable read"
+
+    async def read() -> object:
+        settings = {} if named else {"default_transaction_isolation": level}
+        connection = await asyncpg.connect(pg_url, server_settings=settings)
+        try:
+            async with connection.transaction(isolation="repeatable_read" if named else None):
+                await connection.fetchval("SELECT n FROM cells WHERE id = 2")
+                return await connection.fetchval("SELECT n FROM cells WHERE id = 1")
+        finally:
+            await connection.close()
+
+    add = "UPDATE cells SET n = n + 1 WHERE id = 1"
+    report = find(None, [read, statements(pg_url, add, add)], database=pg_url, budget_s=20)
+    between = next(f for f in report.findings if f.operations[0] != f.operations[1])
+    assert between.verdict is Verdict.RACE, report

@@ -34,7 +34,7 @@ class Rig:
         self.server = toy(CELLS, self.programs)
         self.changed = threading.Condition()
         self.done: dict[int, list[Done]] = {n: [] for n in range(len(self.programs))}
-        self.links = [Link("toy") for _ in self.programs]
+        self.links = [Link("toy", isolation="read committed") for _ in self.programs]
         self.seen: list[list[Any]] = [[] for _ in self.programs]
 
     @property

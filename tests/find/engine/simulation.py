@@ -63,7 +63,9 @@ class Simulation:
         toy = ToyPostgres if self.dialect == "postgresql" else ToySqlite
         self._server: Any = toy(CELLS, self.programs)
         self._transactions = transactions or Transactions(self.dialect)
-        self._movers = [_Mover(program, Link("toy")) for program in self.programs]
+        self._movers = [
+            _Mover(program, Link("toy", isolation="read committed")) for program in self.programs
+        ]
         self._seen: list[list[Any]] = [[] for _ in self.programs]
         grants: list[Grant] = []
         while (situation := self._situation(grants)) is not None:

@@ -26,7 +26,9 @@ def url(pg_url: str) -> Iterator[str]:
         connection.execute("CREATE TABLE stock (id int PRIMARY KEY, qty int NOT NULL, mood mood)")
         connection.execute("INSERT INTO stock VALUES (1, 80, 'ok'), (2, 5, 'bad')")
     undo = gate.install(redirect_of(pg_url))
+    roundtrip.assume_isolation("read committed")
     yield pg_url
+    roundtrip.assume_isolation(None)
     undo()
 
 
@@ -92,6 +94,22 @@ def test_prepared_many_cursor_copy(url: str) -> None:
         "SELECT qty FROM stock",
         "COMMIT;",
         'COPY "stock" FROM STDIN (FORMAT binary)',
+    ]
+
+
+@pytest.mark.parametrize("level", ["repeatable_read", "read_committed"])
+def test_what_takes_the_snapshot_is_a_step(url: str, level: str) -> None:
+    async def use(connection: Any) -> None:
+        async with connection.transaction(isolation=level):
+            assert await connection.fetchval("SELECT id FROM stock WHERE id = $1", 1) == 1
+            assert await connection.fetchval("SELECT qty FROM stock WHERE id = $1", 1) == 80
+
+    assert [sql.split()[0] for sql in run(url, use).texts] == [
+        "BEGIN",
+        *(["PREPARE"] if level == "repeatable_read" else []),
+        "SELECT",
+        "SELECT",
+        "COMMIT;",
     ]
 
 

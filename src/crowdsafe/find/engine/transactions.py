@@ -136,16 +136,16 @@ class Transactions:
         self, link: Link, tx: _Open, statement: Statement, sql: str, parameters: Any
     ) -> Touch:
         own = self._own(tx, statement, sql, parameters)
-        level = tx.level or link.isolation or self._levels.get(link) or ""
+        level = tx.level or link.isolation or self._levels.get(link)
         parts = [own, self._failing(tx, statement)]
-        if level in {"repeatable read", "serializable"}:
+        if level in {"repeatable read", "serializable", None}:  # None: it may be any
             if tx.snapshot and level == "repeatable read":
                 parts[0] = _only(own, _WRITING)
             elif not tx.snapshot:
                 parts.append({_SNAPSHOT: (Mode.READ, None)})
             tx.snapshot = True
         written = _only(own, _WRITING)
-        if level == "serializable":
+        if level in {"serializable", None}:
             tx.read = all_of([tx.read, own])
             parts.append(_published(written))
         open_now = link.in_transaction

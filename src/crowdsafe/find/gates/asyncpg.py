@@ -2,7 +2,8 @@
 """The gate of asyncpg: the methods of its protocol that go to the server.
 
 ``Connection``, ``PreparedStatement``, ``Transaction``, cursors and pools all end there. Parsing
-a statement (``prepare``) takes no lock on rows and passes freely; running it is the step.
+a statement (``prepare``) takes no lock on rows and passes freely; running it is the step. But a
+transaction that keeps one snapshot takes it there, so then the first one is a step as well.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from crowdsafe.find.gates.roundtrip import (
     ROWS_MAX,
     Session,
     Trip,
+    is_chatter,
+    level_begun,
     session_of,
     trip_for,
     with_isolation,
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from crowdsafe.find.gates.redirect import Redirect
 
 __all__ = ["install"]
+
+_FRESH = "_crowdsafe_fresh"
+"""Of a protocol whose transaction will take its snapshot with what it asks next."""
 
 
 def install(redirect: Redirect) -> Callable[[], None]:
@@ -98,6 +104,7 @@ async def _ask(
     trip = trip_for(_link(protocol), sql, parameters, idle=not protocol.is_in_transaction())
     if trip is None:
         return await run()
+    setattr(protocol, _FRESH, False)
     await trip.enter_async()
     try:
         answer = await run()
@@ -180,9 +187,36 @@ def _execute(original: Any) -> Any:
     return execute
 
 
+def _prepare(original: Any) -> Any:
+    async def prepare(self: Any, name: Any, text: str, *rest: Any, **named: Any) -> Any:
+        """What a transaction with a snapshot prepares before all else is a step: the server takes
+        the snapshot when it reads the text."""
+        if keeper() is None or not getattr(self, _FRESH, False) or is_chatter(text):
+            return await original(self, name, text, *rest, **named)
+        return await _ask(
+            self,
+            f"PREPARE {text}",
+            None,
+            lambda: original(self, name, text, *rest, **named),
+            lambda trip, found: trip.ended(),
+        )
+
+    return prepare
+
+
+def _note_level(protocol: Any, text: str) -> None:
+    """Remember whether the transaction that this begins will take a snapshot."""
+    level = level_begun(text)
+    if level is not None:
+        known = level or _link(protocol).state.isolation or ""
+        setattr(protocol, _FRESH, not known.lower().startswith("read "))
+
+
 def _query(original: Any) -> Any:
     async def query(self: Any, text: str, timeout: Any) -> Any:
         text = with_isolation(text)
+        if keeper() is not None:
+            _note_level(self, text)
         if keeper() is None:
             return await original(self, text, timeout)
         return await _ask(
@@ -242,6 +276,7 @@ _METHODS: dict[str, Callable[[Any], Any]] = {
     "bind": _bind,
     "execute": _execute,
     "query": _query,
+    "prepare": _prepare,
     "copy_in": _copy,
     "copy_out": _copy,
     "close": _close,

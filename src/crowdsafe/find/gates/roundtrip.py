@@ -31,6 +31,7 @@ __all__ = [
     "force_isolation",
     "forced_isolation",
     "is_chatter",
+    "level_begun",
     "session_of",
     "trip_for",
     "with_isolation",
@@ -256,6 +257,16 @@ def force_isolation(level: str | None) -> None:
 
 def forced_isolation() -> str | None:
     return _forced
+
+
+def level_begun(sql: str) -> str | None:
+    """The level that a text begins a transaction with; empty where it names none, None for a
+    text that begins nothing."""
+    text = _plain(sql)
+    if not _BEGINS.match(text) and not text.startswith("set transaction"):
+        return None
+    level = _LEVEL.search(text)
+    return " ".join(level[1].lower().split()) if level else ""
 
 
 def with_isolation(sql: str) -> str:
