@@ -146,3 +146,50 @@ def test_files_stay_readable(path: Path) -> None:
 def test_the_proofs_that_docstrings_name_are_there(path: Path) -> None:
     for proof in re.findall(r"\btests/[\w/]+(?:\.py)?", path.read_text()):
         assert (PACKAGE.parents[1] / proof).exists(), f"{path} names {proof}, which is not there"
+
+
+def test_the_finder_knows_no_other_room() -> None:
+    for path in sorted((PACKAGE / "find").rglob("*.py")):
+        for name, line in imported(path):
+            room = name.split(".")[1]
+            assert room in {"find", "errors"}, f"{path}:{line} imports {name}"
+
+
+# What the finder's rooms may import of each other: only what stands before them.
+FINDER_ROOMS = (
+    *("model", "token", "sql", "gates", "database"),
+    *("targets", "engine", "judge", "report"),
+)
+
+
+def test_the_finders_rooms_import_only_from_before() -> None:
+    find = PACKAGE / "find"
+    for path in sorted(find.rglob("*.py")):
+        room = path.relative_to(find).parts[0].removesuffix(".py")
+        if room not in FINDER_ROOMS:
+            continue
+        before = FINDER_ROOMS[: FINDER_ROOMS.index(room) + 1]
+        for name, line in imported(path):
+            parts = name.split(".")
+            assert parts[1] != "find" or parts[2] in before, f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["crowdsafe.find", "crowdsafe.find.pytest_plugin"])
+def test_what_every_pytest_run_loads_is_light(module: str) -> None:
+    heavy = {
+        *("sqlglot", "rich", "sqlite3", "psycopg", "psycopg2", "asyncpg", "aiosqlite"),
+        *("django", "flask", "fastapi", "starlette", "werkzeug", "httpx"),
+    }
+    script = (
+        f"import sys, crowdsafe, pytest; before = set(sys.modules); import {module};"
+        f"print(sorted({heavy!r} & (set(sys.modules) - before)));"
+        "print(sorted(name for name in sys.modules if name.startswith('crowdsafe.find.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", script],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded, own = done.stdout.splitlines()
+    assert loaded == "[]"
+    assert own == str([module] if "plugin" in module else [])

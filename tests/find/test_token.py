@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from crowdsafe.errors import ConfigError
-from crowdsafe.find.token import Token, decode, digest, encode
+from crowdsafe.find.token import Token, decode, encode
 
 TOKEN = Token(
     target="shop.main:app",
     database="sqlite:///dev.db",
     operations=('POST /stock {"n": 80}', "POST /ördér"),
     schedule=((0, 2), (1, 5), (0, 3)),
-    digest="0123",
     setup="shop.seed:fill",
     login='POST /login {"name": "a"}',
     headers=("Host: shop.example",),
@@ -60,7 +59,3 @@ def test_a_cut_or_changed_one_is_refused() -> None:
     for cut in (text[:-8], text[:40] + "AAAA" + text[44:]):
         with pytest.raises(ConfigError, match="cut or changed"):
             decode(cut)
-
-
-def test_digest_is_of_the_values_only() -> None:
-    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})

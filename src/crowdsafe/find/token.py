@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.model import Schedule
 
-__all__ = ["Token", "decode", "digest", "encode"]
+__all__ = ["Token", "decode", "encode"]
 
 _PREFIX = "cs1."
 _BYTES_MAX = 1 << 20
@@ -25,8 +24,8 @@ _LIST_MAX = 1000
 @dataclass(frozen=True, slots=True)
 class Token:
     """What was run. ``operations`` are requests as text, or ``call module:function``, or the names
-    of the scenario's operations when ``target`` is one (``scenario`` is true then). ``digest`` is
-    that of the outcome, ``database`` has no password in it.
+    of the scenario's operations when ``target`` is one (``scenario`` is true then).
+    ``database`` has no password in it.
 
     A token holds what its requests hold: a password in ``login`` is readable by whoever has it.
     """
@@ -35,7 +34,6 @@ class Token:
     database: str
     operations: tuple[str, ...]
     schedule: Schedule
-    digest: str = ""
     setup: str | None = None
     login: str | None = None
     headers: tuple[str, ...] = ()
@@ -67,12 +65,6 @@ def decode(text: str) -> Token:
         raise ConfigError(f"the token is cut or changed: copy all of it ({error})") from None
 
 
-def digest(outcome: Any) -> str:
-    """A short digest of plain data."""
-    text = json.dumps(outcome, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _unpacked(data: bytes) -> bytes:
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(data, _BYTES_MAX)
@@ -93,7 +85,6 @@ def _token(values: Mapping[str, Any]) -> Token:
         database=_text(values.get("database", "")),
         operations=_texts(values["operations"]),
         schedule=schedule[:_LIST_MAX],
-        digest=_text(values.get("digest", "")),
         setup=_text(values["setup"]) if "setup" in values else None,
         login=_text(values["login"]) if "login" in values else None,
         headers=_texts(values.get("headers", ())),
