@@ -48,8 +48,8 @@ class Judgement:
     ``order`` is the serial order that it equals, or is nearest to; ``refused`` for each operation
     the place of the request that was refused, or None. ``tables`` are those whose rows differ
     from the nearest. ``suspects_clock``: only texts, fractions and bytes differ, so that the
-    serial orders should be run again in another second (:meth:`Oracle.relearn`) before this is
-    called a race.
+    serial orders should be run again in another second, and given to :meth:`Oracle.learn` with
+    their first runs, before this is called a race.
     """
 
     kind: str
@@ -112,21 +112,6 @@ class Oracle:
         """What that order gives. ``limits``: by operation, how many requests it ran (None: all,
         0: it was left out)."""
         self._serial[_key(order, limits)] = _Serial(self._see(run), self._broken(run))
-
-    def relearn(self, runs: Sequence[Run]) -> None:
-        """Learn from serial orders that were run again, at least a second after the first time.
-
-        Each is compared with the run that :meth:`add_serial` was given for the same order; which
-        that is, is told by the run's schedule and by how many requests were answered.
-        """
-        for run in runs:
-            order = tuple(dict.fromkeys(operation for operation, _ in run.schedule))
-            for key, serial in self._serial.items():
-                if key[0] == tuple(n for n in order if n in key[0]) and _alike(
-                    serial.seen.run, run
-                ):
-                    self.learn([serial.seen.run, run])
-                    break
 
     def wants(self, run: Run) -> list[Key]:
         """The serial runs, as (order, limits), that are needed to judge this run and were not
@@ -284,11 +269,6 @@ def _key(order: Iterable[int], limits: Iterable[int | None]) -> Key:
 
 def _limits(key: Key, count: int) -> list[int | None]:
     return list(key[1]) + [None] * (count - len(key[1]))
-
-
-def _alike(one: Run, two: Run) -> bool:
-    lengths = [[len(answer.replies) for answer in run.answers] for run in (one, two)]
-    return lengths[0] == lengths[1]
 
 
 def _broken(invariant: Invariant, rows: Mapping[str, list[dict[str, Any]]]) -> str | None:
