@@ -41,7 +41,12 @@ ABOUT = (
     "than {limit:g} seconds."
 )
 
-Results = dict[tuple[str, str], dict[str, Any]]
+SPEED = "The search of crowdsafe alone, over and over: reset, run and judgement of each schedule"
+Figures = dict[str, Any]
+Results = dict[tuple[str, str], Figures]
+FAST = {"psycopg, guarded ×3": 100, "psycopg, FOR UPDATE ×3": 100, "SQLite, racy ×2": 200,
+        "SQLite, guarded ×3": 200}  # fmt: skip
+"""Schedules per second that are wanted of the search of ours."""
 
 
 def compare(place: Place, plan: Plan) -> Findings:
@@ -52,6 +57,7 @@ def compare(place: Place, plan: Plan) -> Findings:
         for tool in (OURS, PEER):
             print(f"{case.name}: {tool}", file=sys.stderr, flush=True)
             results[case.name, tool] = _run(case, tool, _database(case, place), rounds, limit_s)
+    speed = _speed(place, plan)
     return Findings(
         "finder",
         "Race finders",
@@ -59,9 +65,10 @@ def compare(place: Place, plan: Plan) -> Findings:
         [
             Table(HEADERS, [_line(case, tool, results[case.name, tool])
                             for case in CASES.values() for tool in (OURS, PEER)]),
+            _fast(speed),
             *_said(results),
         ],
-        _verdicts(results),
+        [*_verdicts(results), *_speed_verdicts(speed)],
     )  # fmt: skip
 
 
@@ -73,37 +80,50 @@ def _database(case: Case, place: Place) -> str:
     return url
 
 
-def _run(case: Case, tool: str, url: str, rounds: int, limit_s: float) -> dict[str, Any]:
+def _run(case: Case, tool: str, url: str, rounds: int, limit_s: float) -> Figures:
     """One case by one tool in a process of its own, which is ended when it takes too long."""
-    search_s = limit_s - (SPARE_S if limit_s > 2 * SPARE_S else 0)
-    words = ["-m", "bench.finder.one", case.name, tool, str(rounds), str(search_s)]
+    spared = limit_s > 2 * SPARE_S
+    search_s = limit_s - SPARE_S if spared else limit_s
+    words = ["bench.finder.one", case.name, tool, str(rounds), str(search_s)]
     wrapper = [str(Path(sys.executable).with_name("frontrun"))] if tool == PEER else []
-    environment = os.environ | {"FINDER_URL": _plain(url)}
+    figures = _figures(wrapper, words, url, limit_s if spared else limit_s + SPARE_S)
+    return figures or {"verdict": "cut", "seconds": limit_s}
+
+
+def _figures(wrapper: list[str], words: list[str], url: str, seconds: float) -> Figures | None:
+    """What such a process says; None when it is not done in time."""
+    environment = os.environ | {"FINDER_URL": url.replace("postgresql+psycopg:", "postgresql:")}
     try:
         done = subprocess.run(
-            [*wrapper, sys.executable, *words], cwd=ROOT, env=environment, capture_output=True,
-            text=True, timeout=limit_s + (SPARE_S if limit_s < 2 * SPARE_S else 0), check=False,
+            [*wrapper, sys.executable, "-m", *words], cwd=ROOT, env=environment,
+            capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return {"verdict": "cut", "reason": "", "seconds": limit_s}
+        return None
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
         return {"verdict": "failed", "reason": last}
-    figures: dict[str, Any] = json.loads(lines[-1])
+    figures: Figures = json.loads(lines[-1])
     return figures
 
 
-def _plain(url: str) -> str:
-    return url.replace("postgresql+psycopg:", "postgresql:")
+def _speed(place: Place, plan: Plan) -> dict[str, Figures]:
+    """How fast the search of ours goes, on each database."""
+    seconds = str(plan.cell_s * plan.rounds)
+    found = {}
+    for name in FAST:
+        words = ["bench.finder.speed", name, seconds]
+        found[name] = _figures([], words, _database(CASES[name], place), LIMIT_S) or {}
+    return found
 
 
-def is_right(case: Case, figures: dict[str, Any]) -> bool:
+def is_right(case: Case, figures: Figures) -> bool:
     """A race is found where there is one; where there is none, that is what is said."""
     return figures["verdict"] in ({"race"} if case.racy else {"proven", "holds"})
 
 
-def _line(case: Case, tool: str, found: dict[str, Any]) -> list[str]:
+def _line(case: Case, tool: str, found: Figures) -> list[str]:
     mark = "right" if is_right(case, found) else "WRONG" if _is_wrong(case, found) else "open"
     rate = _rate(found)
     replayed = found.get("replayed")
@@ -115,7 +135,7 @@ def _line(case: Case, tool: str, found: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _is_wrong(case: Case, found: dict[str, Any]) -> bool:
+def _is_wrong(case: Case, found: Figures) -> bool:
     """Whether it says what is not so; what is cut or inconclusive says nothing."""
     told = {"proven", "holds", "holds, though cut", "not-found"} if case.racy else {"race"}
     return found["verdict"] in told
@@ -125,7 +145,7 @@ def _seconds(found: dict[str, Any], figure: str) -> str:
     return f"{found[figure]:.2f}" if figure in found else ""
 
 
-def _rate(found: dict[str, Any]) -> float | None:
+def _rate(found: Figures) -> float | None:
     return found["schedules"] / found["search_s"] if found.get("search_s") else None
 
 
@@ -148,10 +168,6 @@ def _verdicts(results: Results) -> list[Verdict]:
         *(_at_most(f"finder: {name}, search", mine[CASES[name]], seconds)
           for name, seconds in (("psycopg, racy ×2", 0.2), ("psycopg, guarded ×3", 1.5),
                                 ("psycopg, FOR UPDATE ×3", 1.5))),
-        _at_least("finder: schedules/s on PostgreSQL, psycopg, FOR UPDATE ×3",
-                  mine[CASES["psycopg, FOR UPDATE ×3"]], 100),
-        _at_least("finder: schedules/s on SQLite, guarded ×3",
-                  mine[CASES["SQLite, guarded ×3"]], 200),
     ]  # fmt: skip
 
 
@@ -161,7 +177,15 @@ def _at_most(text: str, found: dict[str, Any], seconds: float) -> Verdict:
     return Verdict(text, f"≤ {seconds:g} s", shown, value is not None and value <= seconds)
 
 
-def _at_least(text: str, found: dict[str, Any], rate: float) -> Verdict:
-    value = _rate(found)
-    shown = "not run" if value is None else f"{value:.0f}"
-    return Verdict(text, f"≥ {rate:g}", shown, value is not None and value >= rate)
+def _fast(speed: dict[str, Figures]) -> Table:
+    rows = [[name, *(f"{found[key]:.4g}" if key in found else "" for key in ("per_s", "cpu_ms"))]
+            for name, found in speed.items()]  # fmt: skip
+    return Table(["case", "schedules/s", "processor ms each"], rows, SPEED)
+
+
+def _speed_verdicts(speed: dict[str, Figures]) -> list[Verdict]:
+    return [
+        Verdict(f"finder: schedules/s, {name}", f"≥ {FAST[name]}",
+                f"{found.get('per_s', 0):.0f}", found.get("per_s", 0) >= FAST[name])
+        for name, found in speed.items()
+    ]  # fmt: skip
