@@ -436,24 +436,29 @@ def test_a_job_that_still_unwinds_is_not_begun_beside_itself(queue_url: str) -> 
 def test_a_thread_that_does_not_stop_holds_its_job_until_it_returns(
     queue_url: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """While its worker keeps its lease: one that a busy machine lost says nothing, so once more."""
     monkeypatch.setattr(threads, "GRACE_S", 0.1)
-    work = Overlap(1.2)
 
-    async def main() -> None:
+    async def lost(tries: int) -> int:
+        work = Overlap(1.5)
         timeout_s = 0.2 if end == "timeout" else 60
-        kind = Kind("job", work, lease_s=0.6, timeout_s=timeout_s, attempts=2, retry_wait_s=0.01)
+        kind = Kind("job", work, lease_s=1.0, timeout_s=timeout_s, attempts=2, retry_wait_s=0.01)
         queue = queue_of(kind, per_user=1)
-        async with opened(queue_url) as store, Worker(store, queue).running():
+        async with opened(queue_url) as store, Worker(store, queue).running() as worker:
             job_ids = [await put(store, queue), await put(store, queue)]
             for job_id in job_ids if end == "cancel" else []:
                 await job_in(store, queue, job_id, "running")
                 await store.write(cancel, queue, job_id)
-            jobs = await all_ended(store, queue, 2)
+            jobs = await all_ended(store, queue, 2 * tries)
+            if worker.stats.lost:
+                return worker.stats.lost
             assert work.most == 1
-        assert {job.state for job in jobs} == {"failed" if end == "timeout" else "cancelled"}
+        states = {job.state for job in jobs if job.id in job_ids}
+        assert states == {"failed" if end == "timeout" else "cancelled"}
         assert work.count >= 2
+        return 0
 
-    run(main())
+    assert any(run(lost(tries)) == 0 for tries in (1, 2, 3, 4, 5))
 
 
 def test_an_attempt_that_is_stopped_before_its_first_step_frees_its_slot(queue_url: str) -> None:
