@@ -127,11 +127,13 @@ def _kind(filename: str) -> _Kind:
     path = os.path.realpath(filename)
     if path.startswith(_roots):
         return _Kind.OWN
+    if path.startswith(_OURS + os.sep):  # wherever it is installed
+        return _Kind.PLUMBING
     parts = Path(path).parts
     for place, part in enumerate(parts[:-1]):
         if part in _LIBRARIES:
             return _kind_of_package(parts[place + 1 :])
-    return _Kind.PLUMBING if path.startswith((_OURS, *_STANDARD)) else _Kind.OWN
+    return _Kind.PLUMBING if path.startswith(_STANDARD) else _Kind.OWN
 
 
 def _kind_of_package(parts: tuple[str, ...]) -> _Kind:
