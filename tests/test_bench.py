@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bench.figures import jain, quantile, worst_window
+from bench.finder.cases import CASES
+from bench.finder.compare import is_right
 from bench.findings import always, at_least, at_least_times, cells
 from bench.rounds import Figures, Trial, interleaved
 
@@ -57,3 +59,15 @@ def test_a_peer_that_fails_is_said_so_and_the_others_are_measured() -> None:
     assert always("", found, ("ours",), "per_s", 10).met
     assert not always("", found, ("ours", "broken"), "per_s", 10).met
     assert not always("", found, ("ours", "peer"), "per_s", 10).met
+
+
+def test_a_finder_is_right_when_it_says_what_is_so_and_neither_when_cut_nor_when_unsure() -> None:
+    racy, safe = CASES["psycopg, racy ×2"], CASES["psycopg, guarded ×3"]
+    assert is_right(racy, {"verdict": "race"})
+    assert is_right(safe, {"verdict": "proven"})
+    assert is_right(safe, {"verdict": "holds"})
+    for said in ("cut", "inconclusive", "not-found", "holds, though cut", "failed"):
+        assert not is_right(racy, {"verdict": said})
+        assert not is_right(safe, {"verdict": said})
+    assert not is_right(safe, {"verdict": "race"})
+    assert not is_right(racy, {"verdict": "holds"})
