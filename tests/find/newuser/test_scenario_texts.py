@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,6 @@ def test_a_value_of_a_request_that_is_not_there_is_refused() -> None:
 def test_a_database_that_only_running_the_file_would_tell_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "scenario.py"
     file.write_text("import os\nscenario = Scenario(database=os.environ['DATABASE_URL'])\n")
-    job = {"target": str(file), "operations": [], "database": None, "headers": []}
+    job: dict[str, Any] = {"target": str(file), "operations": [], "database": None, "headers": []}
     with pytest.raises(ConfigError, match="as plain text in the scenario"):
         worker._job(job)
