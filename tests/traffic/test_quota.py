@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import create_engine, event, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from tests.support.pg_server import PgServer
 from tests.traffic.quota_crowd import (
@@ -226,11 +228,18 @@ def test_everything_at_once_by_clocks_that_differ_keeps_the_books(
         todo += [Call(extend, (rng.choice(ids), 60), some_time())]
         todo += [Call(expire_reservations, (3,), some_time())]
     outcomes = crowd.run(todo)
-    # LostRace reaches only those whose sessions are not the store's, which would run again.
-    errors(outcomes, (QuotaExceeded, ReservationEnded, LostRace))  # type: ignore[arg-type]
+    # LostRace and deadlocks reach only those whose sessions are not the store's, which would run
+    # again. Clocks that differ disagree about which row is locked first.
+    answered = [o for o in outcomes if crowd.by_store or not is_deadlock(o.error)]
+    errors(answered, (QuotaExceeded, ReservationEnded, LostRace))  # type: ignore[arg-type]
     used, reserved, charged, held = crowd.do(books, key)
     assert (used, reserved) == (charged, held)
     assert used + reserved <= limit
+
+
+def is_deadlock(error: BaseException | None) -> bool:
+    """Whether PostgreSQL undid a transaction to end a circle of waits."""
+    return isinstance(error, OperationalError) and isinstance(error.orig, DeadlockDetected)
 
 
 def reserve_some(session: Session, key: str, limit: int, amount: int, now: datetime) -> str:

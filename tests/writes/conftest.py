@@ -47,6 +47,11 @@ class Crowd:
         self._run = run
         self._isolation = isolation
 
+    @property
+    def by_store(self) -> bool:
+        """Whether the store runs what the database broke off once more."""
+        return self._run is not from_sessions
+
     def run(self, todo: Sequence[Call]) -> list[Outcome]:
         """Release all calls at once; their outcomes, in order."""
         return self._run(self.url, self._isolation, todo)
