@@ -82,13 +82,15 @@ def find(
 class _Recorded:
     """An operation alone: what it touched, or why it cannot be tried; ``refused`` is what it was
     told when it was refused, which another operation before it may change, ``idle`` when it wrote
-    nothing although it was to change something, such as a form that was not filled in well."""
+    nothing although it was to change something, such as a form that was not filled in well;
+    ``strangers`` are the databases that it talks to besides the one that was named."""
 
     operation: Operation
     footprint: Footprint
     trouble: str | None = None
     refused: str | None = None
     idle: str | None = None
+    strangers: tuple[str, ...] = ()
 
 
 def hunt(
@@ -127,6 +129,7 @@ def hunt(
                 schedules=stage.job.schedules,
                 seconds=share,
             )
+        _admit_strangers(finding, members)
         tell({"event": "finding", "done": done + 1} | place)
         yield finding
         if foregone is None and stage.controller.broken:
@@ -159,7 +162,12 @@ def _not_tried(names: tuple[str, ...], hung: str) -> Finding:
 
 
 def _record(stage: Stage, operation: Operation) -> _Recorded:
+    noted = stage.database.redirect.strangers
+    others = set(noted)
+    noted.clear()
     run = stage.serial([operation], (0,))
+    strangers = tuple(stage.strangers())
+    noted.update(others)
     answer = run.answers[0]
     touched = footprint(run.steps, stage.analyse)
     return _Recorded(
@@ -168,7 +176,16 @@ def _record(stage: Stage, operation: Operation) -> _Recorded:
         _trouble(stage, operation, run),
         told(answer.replies[-1]) if answer.stopped_at is not None else None,
         None if touched.writes else _said(answer),
+        strangers,
     )
+
+
+def _admit_strangers(finding: Finding, members: Sequence[_Recorded]) -> None:
+    """Take back a proof about operations that also talk to a database that nobody looked at."""
+    strangers = sorted({name for member in members for name in member.strangers})
+    if finding.verdict is Verdict.PROVEN and strangers:
+        finding.verdict = Verdict.INCONCLUSIVE
+        finding.reason = f"nothing is known of what they do in {', '.join(strangers)}"
 
 
 def _said(answer: Answer) -> str | None:

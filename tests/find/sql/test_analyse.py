@@ -242,7 +242,7 @@ TABLES = [
     (LITE, "SELECT name FROM sqlite_master WHERE type = 'table'", "select", "", ""),
     (LITE, "SELECT my_python_function(1)", "select", "", ""),
     (LITE, "PRAGMA journal_mode=WAL", "set", "", ""),
-    (LITE, "PRAGMA user_version = 7", "set", "", ""),
+    (LITE, "PRAGMA cache_size = 7", "set", "", ""),
     (LITE, "ATTACH DATABASE ? AS other", "other", "", ""),
     (PG, "SHOW standard_conforming_strings", "set", "", ""),
     (PG, "SET LOCAL lock_timeout = '2s'", "set", "", ""),

@@ -130,10 +130,13 @@ def connect_side(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
 
 
 def default_isolation(address: Address) -> str | None:
-    """The isolation level of transactions that ask for none, in a session of that role."""
+    """The isolation level of transactions that ask for none; None where it depends on the role."""
     params = {"connect_timeout": str(_CONNECT_S)} | dict(address.params)
     with _psycopg().connect(**params) as connection:
-        row = connection.execute("SHOW default_transaction_isolation").fetchone()
+        row = connection.execute(
+            "SELECT current_setting('default_transaction_isolation') WHERE NOT EXISTS (SELECT "
+            "FROM pg_db_role_setting WHERE setrole <> 0 AND setconfig::text LIKE '%isolation%')"
+        ).fetchone()
     return row and str(row[0])
 
 

@@ -12,7 +12,7 @@ _FAMILIES = re.compile(
     r"tsvector|tsquery|plainto|phraseto|websearch|uuid|gen|similarity|word|strict_word|st|txid|"
     r"current|xml|bit|bool|row|percent|jsonpath|network|host|isfinite|justify|age|clock|"
     r"statement|transaction|timeofday|setseed|enum|regr|obj|col|shobj|query|xpath|convert|"
-    r"sha|lo)(_\w+|\d*)$|hash\w+$|xml\w+$|uuidv\d$|(float|int|crc)\d+c?$"
+    r"sha)(_\w+|\d*)$|hash\w+$|xml\w+$|uuidv\d$|(float|int|crc)\d+c?$"
 )
 _NAMES = frozenset(
     re.findall(

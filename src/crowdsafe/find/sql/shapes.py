@@ -36,6 +36,9 @@ _DDL_INDEX = re.compile(
 )
 _NAME_ONLY = re.compile(_NAME)
 
+_PRAGMA_DATA = re.compile(r"pragma\s+(\w+\s*\.\s*)?(user_version|application_id)\b", re.IGNORECASE)
+"""Numbers of one's own that SQLite keeps in the file."""
+
 _PLAIN: dict[str, Verb] = {
     "begin": Verb.BEGIN,
     "start": Verb.BEGIN,
@@ -86,6 +89,8 @@ def _first_word(shape: str) -> str:
 
 
 def _plain(word: str, shape: str) -> Facts:
+    if word == "pragma" and _PRAGMA_DATA.match(shape):
+        return Facts(Verb.OTHER, opaque=True)
     level = _LEVEL.search(shape)
     isolation = re.sub(r"\s+", " ", level.group(1)).lower() if level else None
     mode = _SQLITE_BEGIN.match(shape)
