@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crowdsafe.find.gates.control import Link, keeper
 from crowdsafe.find.gates.patches import Patches
+from crowdsafe.find.gates.redirect import READ_ONLY
 from crowdsafe.find.gates.roundtrip import (
     ROWS_MAX,
     Session,
@@ -60,6 +61,9 @@ def _redirected(original: Any, redirect: Redirect) -> Any:
         )
         if where["dbname"] != params.database:
             params = params._replace(database=where["dbname"])
+        elif where.get("options") == READ_ONLY:
+            settings = {"default_transaction_read_only": "on"} | (params.server_settings or {})
+            params = params._replace(server_settings=settings)
         return addresses, params, config
 
     return parse

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-__all__ = ["Redirect", "sqlite_file"]
+__all__ = ["READ_ONLY", "Redirect", "sqlite_file"]
+
+READ_ONLY = "-c default_transaction_read_only=on"
+"""What a session in a database that was not named is opened with."""
 
 _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104
 _STRANGERS_MAX = 20
@@ -97,10 +100,15 @@ class Redirect:
         )
 
     def postgres(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters to connect with: those given, with the working copy's name in them."""
+        """The parameters to connect with: those given, with the working copy's name in them.
+
+        A session in any other database reads only, unless it says otherwise itself.
+        """
         changed = dict(params)
         if self.postgres_names_original(params):
             changed["database" if "database" in params else "dbname"] = self.working
+        elif not self.in_place:
+            changed["options"] = f"{READ_ONLY} {params.get('options') or ''}".strip()
         return changed
 
 

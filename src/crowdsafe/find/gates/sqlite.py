@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.find.gates.elsewhere import Elsewhere
 from crowdsafe.find.gates.held import Wish, first_word, wish_of
 from crowdsafe.find.gates.patches import Patches
 from crowdsafe.find.gates.redirect import Redirect, sqlite_file
@@ -240,6 +241,7 @@ def install(redirect: Redirect) -> Callable[[], None]:
     """Make all connects of this process from now on gated ones; returns what undoes it."""
     original: Callable[..., sqlite3.Connection] = sqlite3.connect
     always_uri = _always_uri()
+    elsewhere = Elsewhere(original)
 
     @functools.wraps(original)
     def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
@@ -254,6 +256,8 @@ def install(redirect: Redirect) -> Callable[[], None]:
         if stranger is None:
             database = redirect.sqlite_path(database, uri)
             inner["check_same_thread"] = options.get("check_same_thread", True) and factory is None
+        elif not redirect.in_place:
+            database, inner["uri"] = elsewhere.instead_of(database, uri=uri)
         if factory is not None:
             inner["factory"] = factory
         connection = original(database, **inner)
