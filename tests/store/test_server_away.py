@@ -151,7 +151,8 @@ def test_while_it_is_away_the_error_is_clear_and_afterwards_all_is_well(
         own_pg_server.stop()
         started = time.monotonic()
         for call in (lambda: store.write(note, "lost"), lambda: store.read(notes)):
-            with pytest.raises(DatabaseUnavailable) as caught:
+            # A machine that stalls in the last wait learns of its deadline before the next refusal.
+            with pytest.raises((DatabaseUnavailable, DeadlineExceeded)) as caught:
                 call()
             assert caught.value.status == 503
             assert caught.value.retry_after_s

@@ -160,12 +160,12 @@ def test_what_policies_read_is_seen(pg_url: str) -> None:
             b"INSERT INTO papers VALUES (1); INSERT INTO readers VALUES (1);"
             b"ALTER TABLE papers ENABLE ROW LEVEL SECURITY;"
             b"CREATE POLICY p ON papers USING (EXISTS (SELECT FROM readers));"
-            b"CREATE ROLE reader; GRANT SELECT ON papers, readers TO reader"
+            b"CREATE ROLE reader_of_papers; GRANT SELECT ON papers, readers TO reader_of_papers"
         )
 
     def read_twice() -> list[int]:
         with psycopg.connect(pg_url) as connection:
-            connection.execute("SET ROLE reader")
+            connection.execute("SET ROLE reader_of_papers")
             return [len(connection.execute("SELECT FROM papers").fetchall()) for _ in range(2)]
 
     try:
@@ -175,7 +175,7 @@ def test_what_policies_read_is_seen(pg_url: str) -> None:
         assert [f.verdict for f in report.races], report
     finally:
         with psycopg.connect(pg_url) as connection:
-            connection.execute("DROP OWNED BY reader; DROP ROLE reader")
+            connection.execute("DROP OWNED BY reader_of_papers; DROP ROLE reader_of_papers")
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "of-session"])
