@@ -35,6 +35,7 @@ def named(
 
 LOOK = "SELECT id FROM users WHERE email = ?"
 ADD = "INSERT INTO users (email) VALUES (?)"
+NONE: dict[str, Any] = {"columns": ("id",), "rows": [], "rowcount": 0}
 
 # --- by the outcome -------------------------------------------------------------------------
 
