@@ -15,8 +15,8 @@ from crowdsafe.find.targets.messages import (
     BODY_BYTES_MAX,
     RawReply,
     RawRequest,
-    fault_of,
-    telling,
+    broken_off,
+    told_by,
     witness,
 )
 
@@ -88,16 +88,9 @@ async def send(app: AsgiApp, request: RawRequest, state: dict[str, Any] | None =
             reply = exchange.reply()
             if exchange.hung_up:  # the app was cut off, and may say so in its own way
                 return reply
-            reply.status = max(reply.status, 500)
-            reply.fault = fault_of(error)
-            return reply
-    reply = exchange.reply()
-    hidden = telling(seen)
-    if exchange.status is None:
-        reply.fault = fault_of(hidden or RuntimeError("the app returned without a reply"))
-    elif reply.status >= 500 and hidden is not None:
-        reply.fault = fault_of(hidden)
-    return reply
+            return broken_off(reply, error)
+    silent = "the app returned without a reply" if exchange.status is None else None
+    return told_by(exchange.reply(), seen, silent)
 
 
 def _scope(request: RawRequest, state: dict[str, Any] | None) -> dict[str, Any]:

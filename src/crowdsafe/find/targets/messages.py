@@ -16,8 +16,10 @@ __all__ = [
     "Fault",
     "RawReply",
     "RawRequest",
+    "broken_off",
     "fault_of",
     "sqlstate_of",
+    "told_by",
     "witness",
 ]
 
@@ -58,6 +60,24 @@ class RawReply:
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
     fault: Fault | None = None
+
+
+def broken_off(reply: RawReply, error: BaseException) -> RawReply:
+    """The reply of an app that an exception came out of: 500, with the fault."""
+    reply.status = max(reply.status, 500)
+    reply.fault = fault_of(error)
+    return reply
+
+
+def told_by(reply: RawReply, seen: list[BaseException], silent: str | None) -> RawReply:
+    """The reply of an app that returned, with the fault that it hid behind a 500, if it was seen.
+    ``silent`` says in words that the app gave no reply at all."""
+    hidden = telling(seen)
+    if silent is not None:
+        reply.fault = fault_of(hidden or RuntimeError(silent))
+    elif reply.status >= 500 and hidden is not None:
+        reply.fault = fault_of(hidden)
+    return reply
 
 
 def fault_of(error: BaseException) -> Fault:

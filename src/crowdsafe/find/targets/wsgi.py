@@ -12,8 +12,8 @@ from crowdsafe.find.targets.messages import (
     BODY_BYTES_MAX,
     RawReply,
     RawRequest,
-    fault_of,
-    telling,
+    broken_off,
+    told_by,
     witness,
 )
 
@@ -67,17 +67,9 @@ def send(app: WsgiApp, request: RawRequest) -> RawReply:
         try:
             _call(app, request, response)
         except (Exception, SystemExit) as error:
-            reply = response.reply()
-            reply.status = max(reply.status, 500)
-            reply.fault = fault_of(error)
-            return reply
-    reply = response.reply()
-    hidden = telling(seen)
-    if response.status is None:
-        reply.fault = fault_of(hidden or RuntimeError("the app never called start_response"))
-    elif reply.status >= 500 and hidden is not None:
-        reply.fault = fault_of(hidden)
-    return reply
+            return broken_off(response.reply(), error)
+    silent = "the app never called start_response" if response.status is None else None
+    return told_by(response.reply(), seen, silent)
 
 
 def _call(app: WsgiApp, request: RawRequest, response: _Response) -> None:
