@@ -27,7 +27,8 @@ class Token:
     of the scenario's operations when ``target`` is one (``scenario`` is true then).
     ``database`` has no password in it.
 
-    A token holds what its requests hold: a password in ``login`` is readable by whoever has it.
+    A token holds what its requests hold: passwords in ``login``, ``headers`` and bodies can be read
+    by whoever has it.
     """
 
     target: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,10 @@ __all__ = ["Recorder"]
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _EARLIER_MAX = 3
+_TRIES_MAX = 3
+
+_Key = tuple[str, ...]
+"""The app, and the requests that were tried at once, without their ids."""
 
 
 class Recorder:
@@ -31,7 +36,7 @@ class Recorder:
 
     ``budget_s`` (seconds) is for each request. A request is new by its method, its path without
     ids, and the app; one that could not be tried (``declined`` tells why) is tried again when it
-    comes again. GET and HEAD requests are not tried.
+    comes again, at most three times. GET and HEAD requests are not tried.
     """
 
     def __init__(self, *, budget_s: float = 5.0, database: str | None = None) -> None:
@@ -40,7 +45,7 @@ class Recorder:
         self._budget_s = budget_s
         self._database = database
         self._places = Places()
-        self._tried: set[tuple[str, ...]] = set()
+        self._tries: Counter[_Key] = Counter()
         self._earlier: list[Operation] = []
         self._test = ""
         self._busy = threading.Lock()
@@ -76,13 +81,12 @@ class Recorder:
 
     def _try(self, operation: Operation, app: str) -> None:
         label = _label(operation)
-        others = [
-            one
-            for one in self._earlier
-            if _label(one) != label and (app, _label(one), label) not in self._tried
-        ]
+        keys: list[_Key] = [(app, label)]
+        keys += [(app, _label(one), label) for one in self._earlier if _label(one) != label]
+        wanted = [key for key in keys if self._tries[key] < _TRIES_MAX]
+        others = [one for one in self._earlier if (app, _label(one), label) in wanted]
         groups: list[tuple[int, ...]] = [(0, n + 1) for n in range(len(others))]
-        if (app, label) not in self._tried:
+        if (app, label) in wanted:
             groups.insert(0, (0, 0))
         self._earlier = [operation, *(o for o in self._earlier if _label(o) != label)]
         del self._earlier[_EARLIER_MAX:]
@@ -94,19 +98,20 @@ class Recorder:
         except CrowdsafeError as error:
             self.declined[label] = error.message
             return
-        self._keep(findings, label, app, [_label(one) for one in others])
+        for key, finding in zip(wanted, findings, strict=True):
+            self._keep(key, finding)
 
-    def _keep(self, findings: list[Finding], label: str, app: str, others: list[str]) -> None:
-        told = [one for one in findings if one.verdict is not Verdict.INCONCLUSIVE]
-        if not told:
-            self.declined[label] = findings[0].reason if findings else "nothing was run"
+    def _keep(self, key: _Key, finding: Finding) -> None:
+        """Note what was found; what is inconclusive may be told when it is tried again."""
+        name = " × ".join(key[1:])
+        if finding.verdict is Verdict.INCONCLUSIVE:
+            self._tries[key] += 1
+            self.declined[name] = finding.reason
             return
-        self.declined.pop(label, None)
-        self._tried.add((app, label))
-        self._tried |= {(app, other, label) for other in others}
-        for finding in told:
-            finding.summary = f"{finding.summary} Seen in {self._test}.".strip()
-            self.findings.append(finding)
+        self._tries[key] = _TRIES_MAX
+        self.declined.pop(name, None)
+        finding.summary = f"{finding.summary} Seen in {self._test}.".strip()
+        self.findings.append(finding)
 
     @contextmanager
     def _stage(self, operations: list[Operation]) -> Iterator[Stage]:
