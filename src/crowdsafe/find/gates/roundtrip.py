@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from crowdsafe.find.gates.control import Gatekeeper, Link, Pass, keeper
 from crowdsafe.find.gates.sources import calling_line
 from crowdsafe.find.model import Source
+from crowdsafe.find.sql.catalogue import is_catalogue
 
 if TYPE_CHECKING:
     from crowdsafe.find.gates.redirect import Redirect
@@ -59,7 +60,7 @@ _HARMLESS = frozenset(
     }
 )
 _FROM = re.compile(r"\b(?:from|join)\s+(?:only\s+)?([^\s(;]+|\()")
-_CATALOGUE = re.compile(r"[\"']?(pg_|information_schema\b|unnest\b|generate_series\b)")
+_ROWS_FROM_NOWHERE = frozenset({"unnest", "generate_series"})
 _COMMAS = re.compile(r"\bfrom\s+((?:[\w.\"]+(?:\s+(?:as\s+)?\w+)?\s*,\s*)+[\w.\"]+)")
 _ACTS = re.compile(
     r"\b(insert|update|delete|nextval|setval|pg_advisory_(?!unlock_all)\w*|pg_try_advisory\w*|for\s+share)\b"
@@ -125,7 +126,10 @@ def _asks_nothing(text: str) -> bool:
     if not tables:
         return all(name.removeprefix("pg_catalog.") in _HARMLESS for name in _CALL.findall(text))
     tables += [one.split()[0] for some in _COMMAS.findall(text) for one in some.split(",")]
-    return all(_CATALOGUE.match(name) or _defines(text, name) for name in tables)
+    return all(
+        is_catalogue(name.rstrip(")")) or name in _ROWS_FROM_NOWHERE or _defines(text, name)
+        for name in tables
+    )
 
 
 def _defines(text: str, name: str) -> bool:

@@ -12,6 +12,7 @@ import sqlglot
 from sqlglot import exp
 
 from crowdsafe.find.model import Verb
+from crowdsafe.find.sql.catalogue import is_catalogue
 from crowdsafe.find.sql.functions import is_advisory, is_harmless
 
 __all__ = ["Facts", "name_of", "read_tree"]
@@ -260,7 +261,7 @@ def _table_name(table: exp.Table) -> str | None:
     schema, name = table.db.lower(), table.name.lower()
     if schema in _CATALOGUES or name.startswith("sqlite_"):
         return None
-    if not schema and name.startswith("pg_"):
+    if not schema and is_catalogue(name):
         return None
     return name if schema in _PLAIN_SCHEMAS else f"{schema}.{name}"
 
