@@ -39,11 +39,11 @@ demo: .venv/.demo-stamp
 
 test: setup
 	@tools/note-browser
-	@$(PYTHON) -m pytest -n 2 -m "not slow" $(ARGS)
+	@$(PYTHON) tools/run-tests -m "not slow" $(ARGS)
 
 slow: setup
 	@tools/note-browser
-	@$(PYTHON) -m pytest -n 2 -m slow --timeout 1800 $(ARGS)
+	@$(PYTHON) tools/run-tests -m slow --timeout 1800 $(ARGS)
 
 check: setup
 	@.venv/bin/ruff check .
