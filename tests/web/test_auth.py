@@ -230,6 +230,7 @@ def test_over_https_the_cookie_is_secure(sqlite_url: str) -> None:
         ({"Origin": "http://small.evil.example"}, False),
         ({"Origin": "http://small:81"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://[small"}, False),
         ({}, False),
     ],
 )
@@ -259,6 +260,8 @@ def test_a_change_by_cookie_must_come_from_our_own_page(
     [
         "https://evil.example/",
         "//evil.example",
+        "///evil.example",
+        "//[evil.example",
         "/\\evil.example",
         "\\\\evil.example",
         "javascript:alert(1)",

@@ -119,6 +119,29 @@ def test_each_wrong_field_is_named_and_no_input_is_echoed(sqlite_url: str) -> No
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "fix"),
+    [
+        ('{"product": }', "application/json", "not well-formed JSON, at character 12"),
+        ("[]", "application/json", "send a JSON object"),
+        ('{"product": "x"}', "text/plain", "Content-Type application/json"),
+    ],
+    ids=["broken", "list", "plain"],
+)
+def test_a_body_of_another_kind_is_told_what_to_send(
+    sqlite_url: str, content: str, kind: str, fix: str
+) -> None:
+    async def run() -> None:
+        async with client_of(make_app(sqlite_url)) as client:
+            headers = {**await bearer(client), "content-type": kind}
+            answer = await client.post("/sales", content=content, headers=headers)
+            body = problem(answer, 422, "invalid-input")
+            assert body["field"] == "body"
+            assert fix in body["detail"]
+
+    asyncio.run(run())
+
+
 def test_a_body_without_its_content_type_is_refused(sqlite_url: str) -> None:
     async def run() -> None:
         async with client_of(make_app(sqlite_url)) as client:

@@ -135,8 +135,16 @@ def check_same_site(request: Request) -> None:
             raise CrossSite
         return
     origin = request.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is None or _netloc(origin) != request.headers.get("host"):
         raise CrossSite
+
+
+def _netloc(address: str) -> str | None:
+    """The host and port in an address, or None when it is no address."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
 
 
 router = APIRouter(tags=["login"])
@@ -216,9 +224,8 @@ def _login_page(
 
 def _own_path(to: str) -> str:
     """The path on this site, or ``/``: a login never leads to another site."""
-    parts = urlsplit(to)
-    own = to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()
-    return to if own and not parts.scheme and not parts.netloc and "\\" not in to else "/"
+    own = to.startswith("/") and not to.startswith("//") and _netloc(to) == ""
+    return to if own and to.isprintable() and "\\" not in to else "/"
 
 
 def _identity(request: Request) -> Identity:

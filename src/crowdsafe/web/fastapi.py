@@ -302,12 +302,23 @@ def _http_problem(error: HTTPException) -> Problem:
 def _field_error(each: Mapping[str, Any]) -> dict[str, Any]:
     """One field that is wrong, without a word of what was sent."""
     path = [_short(str(part), 80) for part in each.get("loc", ())][:10]
+    kind = str(each.get("type", "invalid"))
+    if kind == "json_invalid":  # the place is a position in the text, and no field
+        message = f"is not well-formed JSON, at character {'.'.join(path[1:])}; correct it"
+        path = path[:1]
+    elif kind == "model_attributes_type":
+        as_json = not isinstance(each.get("input"), bytes)
+        message = (
+            "send a JSON object" if as_json else "send JSON with Content-Type application/json"
+        )
+    else:
+        message = _short(str(each.get("msg", "is not valid")), _MESSAGE_CHARS_MAX)
     named = path[1:] if len(path) > 1 else path
     return {
         "field": ".".join(named) or "body",
         "in": path[0] if path else "body",
-        "message": _short(str(each.get("msg", "is not valid")), _MESSAGE_CHARS_MAX),
-        "kind": str(each.get("type", "invalid")),
+        "message": message,
+        "kind": kind,
     }
 
 
