@@ -45,6 +45,7 @@ def run(
     *answers: Reply | Sequence[Reply] | None,
     order: Sequence[int] = (0, 1),
     steps: Sequence[Step] = (),
+    seconds: float = 1.0,
     **more: Any,
 ) -> Run:
     """None for an operation that was left out."""
@@ -58,7 +59,7 @@ def run(
         ]
         told.append(Answer(replies, refused[0] if refused else None))
     schedule = tuple((number, 1) for number in order)
-    return Run(schedule, list(steps), told, state, seconds=1.0, **more)
+    return Run(schedule, list(steps), told, state, seconds=seconds, **more)
 
 
 def oracle_of(first: Run, second: Run, again: Run | None = None, **options: Any) -> Oracle:

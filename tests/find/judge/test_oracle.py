@@ -222,6 +222,37 @@ def test_a_clock_that_stood_still_is_suspected_and_learned() -> None:
     assert (number.kind, number.suspects_clock) == ("race", False)
 
 
+@pytest.mark.parametrize("unit", [1, 1000], ids=["s", "ms"])
+def test_a_clock_that_counts_the_seconds_is_suspected_and_learned(unit: int) -> None:
+    """An expiry in an hour as seconds since 1970: both repeats fell into the same second."""
+    due = (int(time.time()) + 3600) * unit
+    first = ordered((1, 1, due, "a", None))
+    later = ordered((1, 1, due + unit, "a", None))
+    oracle = oracle_of(first, first)
+    judgement = oracle.judge(later)
+    assert (judgement.kind, judgement.suspects_clock) == ("race", True)
+    oracle.learn([first, later])
+    assert oracle.judge(later).kind == "serial"
+
+
+def test_a_number_that_is_no_time_is_not_blamed_on_the_clock() -> None:
+    first = ordered((1, 1, int(time.time()) + 3600, "a", None))
+    judgement = oracle_of(first, first).judge(ordered((1, 1, 17, "a", None)))
+    assert (judgement.kind, judgement.suspects_clock) == ("race", False)
+
+
+def test_a_time_is_that_of_the_run_from_the_second_on_in_which_it_began() -> None:
+    """The runs that were learned from wrote the second that had begun long before them."""
+    began = int(time.time())
+    first, later = ((1, 1, now, "a", None) for now in (began, began + 1))
+    learned = run(state(orders=[first]), reply(), reply(), seconds=0.1, ended_at=began + 0.9)
+    oracle = oracle_of(learned, learned)
+    found = run(state(orders=[later]), reply(), reply(), seconds=0.1, ended_at=began + 1.1)
+    assert oracle.judge(found).kind == "serial"
+    business = ordered((1, 1, began - 5, "a", None))
+    assert oracle.judge(business).kind == "race"
+
+
 def test_a_number_drawn_at_random_is_learned() -> None:
     oracle = oracle_of(
         ordered((1, 1, 4711, "a", now())),

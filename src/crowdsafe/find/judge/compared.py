@@ -11,6 +11,7 @@ from typing import Any
 from crowdsafe.find.judge.canonical import Outcome, Told
 from crowdsafe.find.judge.delta import Change
 from crowdsafe.find.judge.leaves import shape
+from crowdsafe.find.judge.moments import may_be_moment
 from crowdsafe.find.judge.volatile import Path, aligned, opened, paired, route
 from crowdsafe.find.model import Reply
 
@@ -51,7 +52,7 @@ class Comparison:
 
     @property
     def suspects_clock(self) -> bool:
-        """Whether only texts, fractions and bytes differ, as far as can be told."""
+        """Whether only texts, fractions, bytes and times differ, as far as can be told."""
         return not self.equal and all(
             not spot.hard and _is_soft(spot.here, spot.there) for spot in self.spots
         )
@@ -265,7 +266,10 @@ def _verdict(reply: Reply) -> str:
 
 
 def _is_soft(here: Any, there: Any) -> bool:
-    return all(isinstance(value, str | float | bytes) for value in (here, there))
+    return all(
+        isinstance(value, str | float | bytes) or (isinstance(value, int) and may_be_moment(value))
+        for value in (here, there)
+    )
 
 
 def _shown(value: Any) -> str:

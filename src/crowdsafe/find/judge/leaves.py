@@ -22,6 +22,7 @@ from crowdsafe.find.judge.moments import (
     Window,
     is_drawn,
     is_opaque,
+    may_be_moment,
     plain_uuid,
     without_clock,
 )
@@ -316,9 +317,7 @@ def _plain(value: str | bytes) -> str:
 
 def _is_drawn_number(value: int) -> bool:
     """Large enough that two are equal only when they are one and the same, and no time."""
-    if value < _NUMBER_MIN:
-        return False
-    return not any(1e9 <= value / unit < 4e9 for unit in (1, 1e3, 1e6, 1e9))
+    return value >= _NUMBER_MIN and not may_be_moment(value)
 
 
 def _nobody(path: Path) -> Domain:

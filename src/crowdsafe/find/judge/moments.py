@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-__all__ = ["MOMENT", "TODAY", "Window", "is_drawn", "is_opaque", "plain_uuid", "without_clock"]
+__all__ = [
+    "MOMENT",
+    "TODAY",
+    "Window",
+    "is_drawn",
+    "is_opaque",
+    "may_be_moment",
+    "plain_uuid",
+    "without_clock",
+]
 
 MOMENT = "<time>"
 TODAY = "<today>"
@@ -120,6 +129,11 @@ def _iso(text: str) -> str:
     if blank and len(zone) <= 9 and zone[0] in "Z+-":
         text = head + zone
     return re.sub(r"([+-]\d\d)$", r"\1:00", text) if "T" in text or " " in text else text
+
+
+def may_be_moment(value: float) -> bool:
+    """Whether it may be seconds, ms, µs or ns since 1970, of these decades."""
+    return any(1e9 <= value / unit < 4e9 for unit in _EPOCHS)
 
 
 def without_clock(text: str) -> str:

@@ -47,7 +47,7 @@ class Judgement:
     "invariant-serial": as serial, but an invariant is broken in serial orders already.
     ``order`` is the serial order that it equals, or is nearest to; ``refused`` for each operation
     the place of the request that was refused, or None. ``tables`` are those whose rows differ
-    from the nearest. ``suspects_clock``: only texts, fractions and bytes differ, so that the
+    from the nearest. ``suspects_clock``: only texts, fractions, bytes and times differ, so that the
     serial orders should be run again in another second, and given to :meth:`Oracle.learn` with
     their first runs, before this is called a race.
     """
@@ -90,7 +90,7 @@ class Oracle:
         self.invariants = tuple(invariants)
         self.base: State = base or {}
         self.habits = Habits()
-        self.unstable: tuple[str, ...] = ()
+        self._repeats: list[tuple[Seen, Seen]] = []
         self._began = math.inf
         self._canon = Canon(schema, self.habits)
         self._serial: dict[Key, _Serial] = {}
@@ -98,15 +98,21 @@ class Oracle:
     def learn(self, runs: Sequence[Run]) -> None:
         """Learn what is volatile from runs of one serial order (the same requests, limits too),
         made at different times and with moved generators of ids. Runs with a problem are left
-        out. What still differs in them then is told by :attr:`unstable`, in words: the target is
-        not deterministic, and no verdict on it is worth much."""
+        out."""
         seen = [self._see(run) for run in runs if run.state is not None]
         for one, two in itertools.pairwise(seen):
             learn_pair(self.schema, self.habits, one, two)
-        for one, two in itertools.pairwise(seen):
+            self._repeats.append((one, two))
+
+    @property
+    def unstable(self) -> tuple[str, ...]:
+        """What differs between two of those runs for all that was learned, in words: the target
+        gives something else each time, and nothing that it gives proves anything."""
+        for one, two in self._repeats:
             found = compare(self._outcome(one), self._outcome(two), [None] * len(one.run.answers))
             if not found.equal:
-                self.unstable = tuple(found.words([], _DIFFERENCES_MAX))
+                return tuple(found.words([], _DIFFERENCES_MAX))
+        return ()
 
     def add_serial(self, order: Sequence[int], limits: Sequence[int | None], run: Run) -> None:
         """What that order gives. ``limits``: by operation, how many requests it ran (None: all,
@@ -233,7 +239,8 @@ class Oracle:
     def _see(self, run: Run) -> Seen:
         if run.state is None:
             raise ValueError("a run without a state cannot be judged")
-        self._began = min(self._began, run.ended_at - run.seconds - _BEFORE_S)
+        began = run.ended_at - run.seconds - _BEFORE_S
+        self._began = min(self._began, math.floor(began))  # clocks tell the second that has begun
         window = Window(self._began, run.ended_at + _AFTER_S)
         return Seen(run, delta_of(run.state, self.base), window)
 
