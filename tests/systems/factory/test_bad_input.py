@@ -144,9 +144,19 @@ def test_staff_records_are_shown_to_their_own_and_to_managers(site: Site) -> Non
 
 
 @pytest.mark.usefixtures("unchanged")
-@pytest.mark.parametrize("hours", [0, -1, 7.123, 10**6, True, "7.6", None])
+@pytest.mark.parametrize("hours", [0, -1, 1e-9, 7.123, 10**6, True, "7.6", None])
 def test_hours_that_are_none(site: Site, hours: Any) -> None:
     _refused(site.send("POST", "/leave", {**_leave(1), "hours": hours}), 422, "invalid-input")
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("day", [0, 86400, 1.5, True, "0", "86400", "", "2026-02-30"])
+def test_a_day_that_is_none(site: Site, day: Any) -> None:
+    order = {"client_id": 1, "items": [{"product_id": 1, "quantity": 1}], "due_date": day}
+    _refused(site.send("POST", "/orders", order), 422, "invalid-input")
+    edit = {"version": 1, "base": {"due_date": None}, "changes": {"due_date": day}}
+    _refused(site.send("PATCH", "/orders/40", edit), 422, "invalid-input")
+    _refused(site.send("POST", "/leave", {**_leave(1), "hours": 1, "end_date": day}), 422)
 
 
 def _leave(employee_id: int) -> dict[str, Any]:

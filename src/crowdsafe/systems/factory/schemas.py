@@ -10,7 +10,14 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 QUANTITY_MAX = 1_000_000_000
 ITEM_QUANTITY_MAX = 10_000_000
@@ -61,10 +68,18 @@ def storable(text: str) -> str:
     return text
 
 
+def no_number(day: Any) -> Any:
+    """Refuse a number where a date is due: pydantic would count from 1970."""
+    if day is not None and (not isinstance(day, str | date) or str(day).strip().isdecimal()):
+        raise ValueError("must be a date such as 2026-11-23")
+    return day
+
+
 def whole_minutes(hours: float) -> float:
     """Refuse hours that are not a whole number of minutes (7.6 h = 456 min is fine)."""
-    if abs(hours * 60 - round(hours * 60)) > 1e-6:
-        raise ValueError("must be a whole number of minutes")
+    minutes = round(hours * 60)
+    if minutes < 1 or abs(hours * 60 - minutes) > 1e-6:
+        raise ValueError("must be a whole number of minutes, at least one")
     return hours
 
 
@@ -82,6 +97,7 @@ Short = Annotated[
 Prose = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=4000), AfterValidator(storable)
 ]
+Day = Annotated[date, BeforeValidator(no_number)]
 Id = Annotated[int, Field(strict=True, ge=1, le=ID_MAX)]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=QUANTITY_MAX)]
 ItemQuantity = Annotated[int, Field(strict=True, ge=1, le=ITEM_QUANTITY_MAX)]
@@ -157,7 +173,7 @@ class NewOrder(Body):
     client_id: Id
     items: list[NewItem] = Field(min_length=1, max_length=ITEMS_MAX)
     priority: Priority = "Normal/Low"
-    due_date: date | None = None
+    due_date: Day | None = None
     contact_name: Line = Field(default="", description="The client's contact when left out.")
     purchase_order: Line = Field(default="", description="The client's own order number.")
     delivery_address: Line = ""
@@ -211,7 +227,7 @@ class InvoiceOrder(Body):
 
 class NewTimesheet(Body):
     employee_id: Id
-    week_start: date = Field(description="The week's Monday.")
+    week_start: Day = Field(description="The week's Monday.")
     minutes: list[DayMinutes] = Field(
         default_factory=lambda: [0] * 7,
         min_length=7,
@@ -229,8 +245,8 @@ class EditTimesheet(Body):
 class NewLeave(Body):
     employee_id: Id
     kind: LeaveKind
-    start_date: date
-    end_date: date
+    start_date: Day
+    end_date: Day
     hours: Annotated[
         float,
         Field(strict=True, gt=0, le=LEAVE_HOURS_MAX, allow_inf_nan=False),

@@ -28,6 +28,7 @@ from crowdsafe.systems.factory.operations.orders import check_subtotal, priced_i
 from crowdsafe.systems.factory.operations.views import order_view
 from crowdsafe.systems.factory.schemas import (
     ITEMS_MAX,
+    Day,
     ItemQuantity,
     Line,
     NewItem,
@@ -47,7 +48,7 @@ _FIELDS: dict[str, TypeAdapter[Any]] = {
     "delivery_address": TypeAdapter(Line),
     "notes": TypeAdapter(Prose),
     "priority": TypeAdapter(Priority),
-    "due_date": TypeAdapter(date | None),
+    "due_date": TypeAdapter(Day | None),
 }
 _ITEM_FIELDS: dict[str, TypeAdapter[Any]] = {
     "quantity": TypeAdapter(ItemQuantity),
