@@ -146,8 +146,9 @@ def test_a_read_after_the_other_committed_is_no_lost_update(dialect: str) -> Non
         ("status", "requested", "approved"),
         ("used", False, True),
         ("redeemed_at", None, "2026-01-01"),
+        ("revoked_at", 0, 1_795_408_442),
     ],
-    ids=["status", "flag", "time"],
+    ids=["status", "flag", "time", "seconds"],
 )
 def test_a_state_moved_twice_is_a_double_transition(
     dialect: str, column: str, before: Any, after: Any
@@ -184,6 +185,27 @@ def test_two_who_are_told_that_they_moved_it_are_a_double_transition(dialect: st
     )
     found = named(run, judged(answers=True))
     assert (found.anomaly, found.severity) == (Anomaly.DOUBLE_TRANSITION, Severity.MEDIUM)
+
+
+def test_where_the_rows_are_as_in_order_the_state_tells_more_than_a_number(dialect: str) -> None:
+    """The number was written over, but with what one of the two alone would have written."""
+    number, give = "SELECT id, credits FROM usr WHERE id = ?", "UPDATE usr SET credits = ?"
+    look, move = "SELECT id, state FROM job WHERE id = ?", "UPDATE job SET state = ?"
+    run = history(
+        dialect,
+        ("A", number, (7,), gave("id credits", (7, 40))),
+        ("A", look, (1,), gave("id state", (1, "open"))),
+        ("B", number, (7,), gave("id credits", (7, 40))),
+        ("B", look, (1,), gave("id state", (1, "open"))),
+        ("A", f"{give} WHERE id = ?", (50, 7)),
+        ("A", f"{move} WHERE id = ?", ("done", 1)),
+        ("A", COMMIT),
+        ("B", f"{give} WHERE id = ?", (50, 7)),
+        ("B", f"{move} WHERE id = ?", ("done", 1)),
+        ("B", COMMIT),
+    )
+    assert named(run, judged(answers=True)).anomaly is Anomaly.DOUBLE_TRANSITION
+    assert named(run, judged("usr")).anomaly is Anomaly.LOST_UPDATE
 
 
 def test_a_token_deleted_twice_is_a_double_transition(dialect: str) -> None:

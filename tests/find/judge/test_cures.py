@@ -130,6 +130,12 @@ def test_a_text_that_was_written_over_is_edited_with_its_version() -> None:
     assert "edit, ShopStock, id" in part and '{"title": value}' in part
 
 
+def test_a_time_is_no_number_to_count_up() -> None:
+    values = (1_795_400_000, 1_795_408_442, 1_795_408_443)
+    (title, plain, _), _ = cures(*overwritten("sqlite", values, column="seen_at"))
+    assert "version = version + 1" in plain and title == "Save only if nobody saved meanwhile"
+
+
 def test_a_state_is_moved_from_the_state_that_was_read() -> None:
     found = overwritten("sqlite", ("new", "paid", "paid"), column="status")
     (_, plain, part), _ = cures(*found)

@@ -182,11 +182,14 @@ def _fitting(run: Run, anomaly: Anomaly | None, serial: Sequence[Run]) -> list[P
 
 
 def _best(patterns: Sequence[Pattern], tables: Sequence[str]) -> Pattern | None:
-    def off(pattern: Pattern) -> tuple[bool, bool, bool]:
+    """Where no rows differ, a move that happened twice says more than a value written twice."""
+
+    def off(pattern: Pattern) -> tuple[bool, bool, bool, bool]:
         return (
             pattern.anomaly not in _WRITTEN,
             pattern.table not in tables,
             pattern.acted.number < pattern.missed.number,
+            not tables and pattern.anomaly is not Anomaly.DOUBLE_TRANSITION,
         )
 
     return min(patterns, key=off, default=None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from crowdsafe.find.judge.events import Event, may_be_same_row
+from crowdsafe.find.judge.moments import may_be_moment
 from crowdsafe.find.model import Anomaly, Run, State, Verb
 
 __all__ = ["Pattern", "letter", "patterns_in"]
@@ -75,7 +76,7 @@ class Pattern:
         values = [self.missed.sets.get(self.column, ""), self.acted.sets.get(self.column, "")]
         if self.acted.in_place and self.column in values[1].lower():
             return True
-        return any(_NUMBER.match(value) for value in values)
+        return any(_NUMBER.match(value) and not _is_time(value) for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,12 @@ def _moves_state(column: str, read: Event, missed: Event, acted: Event, known: b
         return True
     if _FLAG_WORDS.search(column):
         return values <= _TRUTHS_AS_NUMBERS or before == "NULL"
-    return bool(_TIME_WORDS.search(column)) and before == "NULL"
+    return bool(_TIME_WORDS.search(column)) and before in {"NULL", "0"}
+
+
+def _is_time(value: str) -> bool:
+    """Of a number as SQL has it: whether it counts seconds since 1970 rather than things."""
+    return may_be_moment(float(value.strip("'")))
 
 
 # --- a row inserted that a read had missed ------------------------------------------------
