@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from psycopg.errors import DeadlockDetected
-from sqlalchemy import create_engine, event, select
+from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from tests.support.pg_server import PgServer
@@ -60,6 +61,7 @@ from crowdsafe.traffic.quota import (
     Period,
     charge,
     day,
+    ending,
     expire_reservations,
     extend,
     forget_quotas,
@@ -244,6 +246,58 @@ def is_deadlock(error: BaseException | None) -> bool:
 
 def reserve_some(session: Session, key: str, limit: int, amount: int, now: datetime) -> str:
     return hold(session, key, limit, amount, now=now)
+
+
+@pytest.mark.postgres
+def test_a_late_charge_that_finds_it_extended_again_meets_no_deadlock(
+    pg_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A has locked the quota's row for an expired reservation when B, which was extending it, ends,
+    and C begins to charge it: C then waits for A, so A must not wait for C."""
+    engine = create_engine(parse_url(pg_database))
+    with Store(pg_database) as store, Session(engine) as b, Session(engine) as c:
+        held = store.write(hold, new_key(), 1, now=NOW)
+        extend(b, held, 1000, now=NOW)
+        charged: list[Any] = []
+
+        def charge_by_c() -> None:
+            try:
+                charged.append(charge(c, held, now=after(1)))
+                c.commit()
+            except OperationalError as error:
+                charged.append(error.orig)
+
+        third = threading.Thread(target=charge_by_c)
+        bring_back = ending._bring_back
+
+        def interrupted(*args: Any) -> bool:
+            back = bring_back(*args)
+            if not third.ident:
+                b.commit()
+                third.start()
+                wait_for_a_lock(engine)
+            return back
+
+        monkeypatch.setattr(ending, "_bring_back", interrupted)
+        assert store.write(charge, held, now=after(61)) is False
+        third.join(30)
+        assert charged == [True]
+    engine.dispose()
+
+
+def wait_for_a_lock(engine: Engine) -> None:
+    """Return when somebody in this database waits for somebody else's row."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    end = time.monotonic() + 30
+    while True:
+        with engine.connect() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
+        assert time.monotonic() < end, "nobody came to wait"
+        time.sleep(0.01)
 
 
 def test_keys_do_not_stand_in_each_others_way(crowd: Crowd) -> None:

@@ -103,10 +103,12 @@ def extend(
         if extended is not None:
             return _reservation(extended)
         found = _found(connection, reservation_id)
-        if found.state in (CHARGED, REFUNDED):
-            raise ReservationEnded(f"this reservation was {found.state}; reserve anew")
-        if _is_over(found, now) and _bring_back(connection, found, HELD, now, until):
-            return replace(_reservation(found), expires_at=until)
+        _check_open(found)
+        if _is_over(found, now):
+            if _bring_back(connection, found, HELD, now, until):
+                return replace(_reservation(found), expires_at=until)
+            _check_open(_found(connection, reservation_id))
+            break
     raise LostRace(f"the reservation {reservation_id!r} kept changing")
 
 
@@ -122,10 +124,15 @@ def _close(session: Session, reservation_id: str, state: str, now: datetime) -> 
         found = _found(connection, reservation_id)
         if found.state == state:
             return False
-        if found.state in (CHARGED, REFUNDED):
-            raise ReservationEnded(f"this reservation was {found.state} already")
-        if _is_over(found, now) and _bring_back(connection, found, state, now, found.expires_at):
-            return True
+        _check_open(found)
+        if _is_over(found, now):
+            if _bring_back(connection, found, state, now, found.expires_at):
+                return True
+            found = _found(connection, reservation_id)
+            if found.state == state:
+                return False
+            _check_open(found)
+            break
     raise LostRace(f"the reservation {reservation_id!r} kept changing")
 
 
@@ -135,7 +142,9 @@ def _bring_back(
     """Move an expired reservation to ``state``, if there is room for the units that this takes.
 
     The quota's row is locked first, by a change of nothing; from then on nobody else can expire
-    the reservation or bring it back. False when somebody did before: look again.
+    the reservation or bring it back. False when somebody did before, or has it locked: then look
+    again, but lock no reservation. To wait for one while holding the quota's row would be a
+    deadlock with whoever charges it.
     """
     at = (connection, found.key, found.period)
     add_units(*at)
@@ -148,6 +157,11 @@ def _bring_back(
         raise ReservationEnded("this reservation has expired and the quota has no room for it now")
     connection.execute(_revive, {"the_id": found.id, "new_state": state, "until": until})
     return True
+
+
+def _check_open(found: Any) -> None:
+    if found.state in (CHARGED, REFUNDED):
+        raise ReservationEnded(f"this reservation was {found.state} already; reserve anew")
 
 
 def _is_over(found: Any, now: datetime) -> bool:
