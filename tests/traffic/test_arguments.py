@@ -197,6 +197,22 @@ def test_a_call_that_cannot_be_made_is_no_failure_of_the_service(
     asyncio.run(main())
 
 
+def test_a_missing_table_of_limits_and_queues_says_what_to_do(db_url: str) -> None:
+    async def main() -> None:
+        async with AsyncStore(db_url) as store:
+            with pytest.raises(ConfigError, match="create_all"):
+                await DatabaseLimiter(store, Rate(1, 1), name="x").check("a")
+            with pytest.raises(ConfigError, match="create_all"):
+                async with DatabaseSlots(store, 1, name="x").hold("a"):
+                    pass
+            with pytest.raises(ConfigError, match="create_all"):
+                await store.write(enqueue, QUEUE, "k", user="a", payload={})
+            with pytest.raises(ConfigError, match="create_all"):
+                await store.write(reserve, "a", limit=1, period="p", expires_s=1)
+
+    asyncio.run(main())
+
+
 async def get(cache: Any, key: Any = "k", make: Any = works, **options: Any) -> Any:
     return await cache.get_or_run(key, make, **({"scope": PUBLIC, "ttl_s": 60} | options))
 

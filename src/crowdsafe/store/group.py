@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from crowdsafe.errors import OutcomeUnknown, TransactionMisuse
-from crowdsafe.store.retry import Failure, classify, timed_out
+from crowdsafe.store.retry import Failure, classify, told
 from crowdsafe.store.session import StoreSession, new_session, take_hooks
 from crowdsafe.store.settings import Isolation
 from crowdsafe.store.work import Work, in_hook
@@ -208,7 +208,7 @@ class _Group:
             if work.lost:
                 work.losses += 1
             else:
-                work.error = timed_out(error) or error
+                work.error = told(error)
             return not work.lost
         work.hooks = take_hooks(self._session)
         return True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import random
+import re
 import time
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.orm import exc as orm_exc
 
 from crowdsafe.errors import (
+    ConfigError,
     CrowdsafeError,
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -19,11 +21,13 @@ from crowdsafe.errors import (
 )
 from crowdsafe.store.settings import Settings
 
-__all__ = ["Failure", "Losses", "LostRace", "classify", "may_run_alone", "timed_out"]
+__all__ = ["Failure", "Losses", "LostRace", "classify", "may_run_alone", "timed_out", "told"]
 
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 _LOST_CONNECTION_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+_NO_TABLE = "42P01"
+_OWN_TABLE = re.compile(r"\bcrowdsafe_\w+")
 
 
 class LostRace(StaleVersion):
@@ -88,12 +92,13 @@ class Losses:
     def after(self, error: BaseException) -> float:
         """Seconds to wait before the next attempt.
 
-        Raises ``error`` itself when it is the write's own failure, Overloaded when no connection
-        was free, and DeadlineExceeded or DatabaseUnavailable when time or attempts ran out.
+        Raises ``error`` as it is ``told`` when it is the write's own failure, Overloaded when no
+        connection was free, and DeadlineExceeded or DatabaseUnavailable when time or attempts ran
+        out.
         """
         failure = classify(error)
         if failure is Failure.FINAL:
-            raise timed_out(error) or error
+            raise told(error)
         if failure is Failure.BUSY:
             raise Overloaded(
                 "no database connection was free in time; nothing was done, try again shortly",
@@ -132,3 +137,25 @@ def timed_out(error: BaseException) -> DeadlineExceeded | None:
     )
     late.__cause__ = error
     return late
+
+
+def told(error: BaseException) -> BaseException:
+    """A write's own failure as its caller is told of it: with what to do, where that is known."""
+    return timed_out(error) or _missing_table(error) or error
+
+
+def _missing_table(error: BaseException) -> ConfigError | None:
+    """The error for a table of crowdsafe's that nobody has made, else None."""
+    driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
+    said = str(driver).partition("\n")[0]
+    if getattr(driver, "sqlstate", None) != _NO_TABLE and "no such table" not in said:
+        return None
+    found = _OWN_TABLE.search(said)
+    if found is None:
+        return None
+    missing = ConfigError(
+        f"the table {found[0]} is missing: call create_all() of the store once, after the parts "
+        "that use it are imported"
+    )
+    missing.__cause__ = error
+    return missing

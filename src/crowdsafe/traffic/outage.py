@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from sqlalchemy import exc as sa_exc
 
-from crowdsafe.errors import ConfigError, CrowdsafeError
+from crowdsafe.errors import CrowdsafeError
 from crowdsafe.store.retry import Failure, classify
 
-__all__ = ["is_outage", "raise_mistake"]
+__all__ = ["is_outage"]
 
 _LIBRARIES = frozenset({"valkey", "redis"})
 _SQLITE_ERROR = 1  # wrong SQL, a missing table
 # Too few resources, operator intervention, system error; a server that became read-only.
 _AWAY_STATES = ("53", "57", "58", "25006")
-_NO_TABLE = "42P01"
 
 
 def is_outage(error: BaseException) -> bool:
@@ -38,17 +35,6 @@ def is_outage(error: BaseException) -> bool:
     code = getattr(driver, "sqlite_errorcode", None)
     operational = type(driver).__name__ == "OperationalError"
     return code is not None and operational and (code & 0xFF) != _SQLITE_ERROR
-
-
-def raise_mistake(error: Exception) -> NoReturn:
-    """Raise what is no outage: as it is; for a missing table a ConfigError that says what to do."""
-    driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
-    missing = getattr(driver, "sqlstate", None) == _NO_TABLE or "no such table" in str(driver)
-    if missing and not isinstance(error, CrowdsafeError):
-        raise ConfigError(
-            "a table of crowdsafe is missing; call create_all() of the store once"
-        ) from error
-    raise error
 
 
 def _of_library(error: BaseException) -> bool:

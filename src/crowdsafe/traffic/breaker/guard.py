@@ -26,7 +26,7 @@ from crowdsafe.traffic.breaker.circuit import (
 )
 from crowdsafe.traffic.breaker.settings import BreakerSettings, check_settings
 from crowdsafe.traffic.keys import check_name
-from crowdsafe.traffic.outage import is_outage, raise_mistake
+from crowdsafe.traffic.outage import is_outage
 
 __all__ = ["Breaker", "BreakerState", "InProcessBreaker", "Keeper"]
 
@@ -216,7 +216,7 @@ class Breaker:
                     circuit, now, answer = await self._keeper.change(decide)
             except Exception as error:
                 if not is_outage(error):
-                    raise_mistake(error)
+                    raise
                 self._lost(error)
             else:
                 self._changes += 1
@@ -247,7 +247,7 @@ class Breaker:
         except Exception as error:
             if not is_outage(error):
                 self._alone = False  # so that the next call waits for this, and gets the error
-                raise_mistake(error)
+                raise
             self._lost(error)
         else:
             if self._alone:

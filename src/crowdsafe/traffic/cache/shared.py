@@ -23,7 +23,7 @@ from crowdsafe.traffic.cache.reads import Reads, in_time
 from crowdsafe.traffic.cache.scope import Scope, address_of
 from crowdsafe.traffic.cache.stats import CacheStats, Counts
 from crowdsafe.traffic.cache.timing import Lifetime, check_limits, lifetime
-from crowdsafe.traffic.outage import is_outage, raise_mistake
+from crowdsafe.traffic.outage import is_outage
 
 __all__ = ["OnOutage", "SharedCache"]
 
@@ -321,7 +321,7 @@ class SharedCache:
             return await step()
         except Exception as error:
             if not is_outage(error):
-                raise_mistake(error)
+                raise
             self._counts.outages += 1
             if time.monotonic() >= self._away_until:
                 log.warning("what is behind the cache does not answer: %r", error)
