@@ -310,6 +310,12 @@ def test_jobs_of_another_queue_are_not_there(line: Line) -> None:
     assert other.claim(1) == []
 
 
+def test_an_error_is_stored_whatever_its_text_holds(line: Line) -> None:
+    line.add("ann")
+    failed = line.do(fail, line.take(), "half a pair \ud83d and \0", final=True)
+    assert (failed.state, failed.error) == ("failed", "half a pair ? and ")
+
+
 @pytest.mark.parametrize(
     "result",
     [object(), float("inf"), {"x": "\0"}, "x" * 1_100_000],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from tests.support.pg_server import PgServer
 from tests.support.servers import running_server
 
+from crowdsafe.errors import DatabaseUnavailable
+from crowdsafe.server import app as server_app
 from crowdsafe.server.app import ServerSettings, create_app
 
 
@@ -92,3 +95,27 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
         place: Any = document
         for part in reference.removeprefix("#/").split("/"):
             place = place[part]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a broken row"), DatabaseUnavailable()])
+def test_old_answers_are_forgotten_again_after_an_error_of_any_kind(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = asyncio.Event()
+    failed: list[Exception] = []
+
+    class Failing:
+        async def write(self, *_: Any, **__: Any) -> Any:
+            failed.append(error)
+            if len(failed) == 3:
+                rounds.set()
+            raise error
+
+    async def run() -> None:
+        keeping = asyncio.create_task(server_app._keep_house(Failing()))  # type: ignore[arg-type]
+        async with asyncio.timeout(30):
+            await rounds.wait()
+        keeping.cancel()
+
+    monkeypatch.setattr(server_app, "_KEEP_HOUSE_EVERY_S", 0.001)
+    asyncio.run(run())

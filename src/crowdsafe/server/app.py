@@ -220,8 +220,13 @@ async def _keep_house(store: AsyncStore) -> None:
                 if not await store.write(forget_once, before=utcnow() - _ANSWERS_KEPT):
                     break
                 await asyncio.sleep(0.1)
-        except CrowdsafeError as error:
-            log.warning("could not forget old answers, trying again later: %s", error.message)
+        except Exception as error:
+            expected = isinstance(error, CrowdsafeError)
+            log.warning(
+                "could not forget old answers, trying again later: %s",
+                error,
+                exc_info=not expected,
+            )
 
 
 async def _bounded(close: Callable[[], Awaitable[None]]) -> None:

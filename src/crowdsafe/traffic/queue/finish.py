@@ -391,7 +391,7 @@ def end(
     values = {
         "row_id": row_id,
         "the_state": state,
-        "the_error": None if error is None else error[:ERROR_CHARS_MAX].replace("\0", ""),
+        "the_error": _storable(error),
         "now": now,
     }
     job = job_of(session.connection().execute(_END, values).one())
@@ -414,13 +414,20 @@ def requeue(
     values = {
         "row_id": row_id,
         "the_state": state,
-        "the_error": None if error is None else error[:ERROR_CHARS_MAX].replace("\0", ""),
+        "the_error": _storable(error),
         "again_at": again_at,
     }
     job = job_of(session.connection().execute(_AGAIN, values).one())
     tell(session, queue, job)
     after_commit(session, lambda: nudge_workers(queue.name))
     return job
+
+
+def _storable(error: str | None) -> str | None:
+    """The text without what a database refuses: NUL, and halves of surrogate pairs."""
+    if error is None:
+        return None
+    return error[:ERROR_CHARS_MAX].replace("\0", "").encode(errors="replace").decode()
 
 
 def tell(session: Session, queue: JobQueue, job: Job) -> None:
