@@ -166,6 +166,37 @@ class TestForeignLock:
             with Store(sqlite_url) as store:
                 store.write(note, "afterwards")
 
+    def test_a_killed_process_frees_its_turn_though_a_child_of_it_lives_on(
+        self, sqlite_url: str
+    ) -> None:
+        prepare(sqlite_url)
+        command = [sys.executable, "-c", FORKS_IN_ITS_TURN, sqlite_url]
+        with (
+            Store(sqlite_url) as store,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent,
+        ):
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == b"in its turn\n"
+            parent.kill()
+            parent.wait(10)
+            store.write(note, "the child still lives")
+            parent.communicate(timeout=10)
+
+
+FORKS_IN_ITS_TURN = """
+import os, sys
+from crowdsafe import Store
+
+def fork(session):
+    if os.fork() == 0:
+        sys.stdin.read()
+        os._exit(0)
+    print("in its turn", flush=True)
+    sys.stdin.read()
+
+Store(sys.argv[1]).write(fork)
+"""
+
 
 @contextmanager
 def held(path: Path) -> Iterator[Any]:

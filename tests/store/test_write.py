@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -358,6 +359,23 @@ def slowly_who(session: Session) -> str:
     return before
 
 
+class TestMissingTables:
+    def test_one_of_crowdsafes_says_who_makes_it(self, db_url: str) -> None:
+        with Store(db_url) as store:
+            for run in (store.write, store.read):
+                with pytest.raises(ConfigError, match="crowdsafe_gate is missing: call create_all"):
+                    run(lambda session: session.execute(text("SELECT * FROM crowdsafe_gate")))
+            store.create_all()
+            store.write(lambda session: session.execute(text("SELECT * FROM crowdsafe_gate")))
+
+    def test_one_of_the_callers_is_the_drivers_error(self, url: str) -> None:
+        with Store(url) as store:
+            for table in ("orders", "orders, crowdsafe_gate"):
+                query = text(f"SELECT * FROM {table}")
+                with pytest.raises(DBAPIError, match="orders"):
+                    store.write(lambda session, query=query: session.execute(query))
+
+
 class TestClosed:
     def test_a_closed_store_refuses(self, store: Store) -> None:
         store.write(note, "a")
@@ -378,6 +396,22 @@ class TestClosed:
                 await store.write(note, "b")
             with pytest.raises(DatabaseUnavailable, match="closed"):
                 await store.read(notes)
+
+        asyncio.run(main())
+
+    def test_what_a_closed_async_store_refused_is_over(self, url: str) -> None:
+        async def main() -> None:
+            heard: list[Any] = []
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: heard.append(context))
+            store = AsyncStore(url)
+            await store.start()
+            await store.close()
+            with pytest.raises(DatabaseUnavailable, match="closed"):
+                await store.write(note, "b", deadline_s=0.01)
+            await asyncio.sleep(0.1)
+            gc.collect()
+            assert heard == []
 
         asyncio.run(main())
 

@@ -284,7 +284,7 @@ class AsyncPostgres(_Server):
         """Run a work, alone or with those of its lane, and give back its value."""
         try:
             self.enter()
-        except Overloaded:
+        except BaseException:
             work.abandon()
             raise
         try:

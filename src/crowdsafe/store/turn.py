@@ -6,14 +6,16 @@ holds "next", so that the one who just wrote cannot overtake it. The locks only 
 what keeps the data right is SQLite's own lock, taken afterwards.
 
 Holds: with two processes, strict alternation under load; a process that dies frees its locks at
-once. Does not hold: writers that do not use crowdsafe, and file systems without flock; they wait
-by SQLite's polling.
+once, also when children that it forked live on. Does not hold: writers that do not use crowdsafe,
+and file systems without flock; they wait by SQLite's polling.
+Proved by ``tests/store/test_processes.py``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +31,8 @@ __all__ = ["Turn"]
 
 log = logging.getLogger("crowdsafe.store")
 
+_turns: weakref.WeakSet[Turn] = weakref.WeakSet()
+
 
 class Turn:
     """A context manager: inside it, no other process's Turn on the same database is held."""
@@ -40,6 +44,7 @@ class Turn:
         for name in ("next", "turn"):
             path = database.with_name(f"{database.name}-{name}")
             self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        _turns.add(self)
 
     def __enter__(self) -> None:
         if not self._files:
@@ -69,3 +74,14 @@ class Turn:
         files, self._files = self._files, []
         for file in files:
             os.close(file)
+
+
+def _close_inherited() -> None:
+    """In a forked child: a ``flock`` lasts as long as any process has the file open that took it,
+    so the child would keep the parent's lock when the parent dies."""
+    for turn in list(_turns):
+        turn.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
