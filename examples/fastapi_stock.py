@@ -51,7 +51,7 @@ def make_app(database: str) -> FastAPI:
     async def events(request: Request) -> EventStream:
         return event_stream(request, hub, ["stock"])
 
-    install(app, Services(store, _feed=hub))
+    install(app, Services(store, feed=hub))
     return app
 
 

@@ -41,7 +41,7 @@ def make_app(url: str, **limits: Any) -> FastAPI:
     async def stats() -> dict[str, int]:
         return {"subscribers": hub.stats.subscribers, "dropped": hub.stats.dropped}
 
-    install(app, Services(store, _feed=hub))
+    install(app, Services(store, feed=hub))
     return app
 
 

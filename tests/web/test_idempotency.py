@@ -6,10 +6,12 @@ import asyncio
 
 import httpx
 import pytest
+from fastapi import FastAPI, Request, Response
 from tests.web.live import live
-from tests.web.small import bearer, client_of, make_app, sales
+from tests.web.small import Base, bearer, client_of, make_app, sales, sell
 
-from crowdsafe.store import Store
+from crowdsafe.store import AsyncStore, Store
+from crowdsafe.web.fastapi import Services, StoreDep, idempotent_write, install
 from crowdsafe.web.idempotency import fingerprint, json_text, scope_of
 
 
@@ -161,3 +163,29 @@ def test_answers_hold_no_nan() -> None:
         json_text({"price": float("nan")})
     with pytest.raises(TypeError, match="object"):
         json_text({"thing": object()})
+
+
+def test_an_application_with_logins_of_its_own_says_whose_key_it_is(sqlite_url: str) -> None:
+    def application(store: AsyncStore) -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/sales")
+        async def post_sale(request: Request, store: StoreDep) -> Response:
+            whose = f"user:{request.headers['x-user']}"
+            return await idempotent_write(store, request, whose, sell, product="core", by=whose)
+
+        install(app, Services(store))
+        return app
+
+    async def run() -> None:
+        async with AsyncStore(sqlite_url) as store:
+            await store.create_all(Base.metadata)
+            async with client_of(application(store)) as client:
+                asked = [
+                    await client.post("/sales", headers={"Idempotency-Key": "k", "X-User": user})
+                    for user in ("mara", "mara", "otto")
+                ]
+        assert [answer.json()["id"] for answer in asked] == [1, 1, 2]
+        assert [answer.json()["by"] for answer in asked] == ["user:mara"] * 2 + ["user:otto"]
+
+    asyncio.run(run())

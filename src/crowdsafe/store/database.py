@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,11 +58,14 @@ def dialect_of(url: URL) -> Dialect:
 
 
 @write(isolation="read committed")
-def create_tables(session: Session, extra: Iterable[MetaData]) -> None:
+def create_tables(session: Session, extra: Sequence[MetaData]) -> None:
     """Create what is missing of the ``crowdsafe_*`` tables and of ``extra``; two processes may.
 
-    Raises ConfigError when a newer crowdsafe made the tables.
+    Raises ConfigError when a newer crowdsafe made the tables, and for what is no MetaData.
     """
+    for tables in extra:
+        if not isinstance(tables, MetaData):
+            raise ConfigError(f"create_all takes MetaData (`Base.metadata`), not {tables!r}")
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_LOCK})

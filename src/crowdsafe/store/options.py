@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 from crowdsafe.errors import ConfigError
 from crowdsafe.store.settings import Isolation
 
-__all__ = ["Call", "Combiner", "WriteOptions", "combined_by", "options_of", "write"]
+__all__ = [
+    "Call",
+    "Combiner",
+    "WriteOptions",
+    "checked_isolation",
+    "combined_by",
+    "options_of",
+    "write",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = "__crowdsafe_write__"
@@ -63,14 +71,20 @@ def write(
     Example: ``@write(isolation="read committed", lane=lambda product_id, **_: ("stock",
     product_id))``. Raises ConfigError for an unknown level.
     """
-    if isolation is not None and isolation not in _ISOLATIONS:
-        raise ConfigError(f"isolation {isolation!r} is not one of {', '.join(_ISOLATIONS)}")
+    checked_isolation(isolation)
 
     def declare(fn: F) -> F:
         setattr(fn, _OPTIONS, WriteOptions(isolation=isolation, lane=lane))
         return fn
 
     return declare
+
+
+def checked_isolation(isolation: Isolation | None) -> Isolation | None:
+    """The level as it was given. Raises ConfigError for an unknown one."""
+    if isolation is not None and isolation not in _ISOLATIONS:
+        raise ConfigError(f"isolation {isolation!r} is not one of {', '.join(_ISOLATIONS)}")
+    return isolation
 
 
 def combined_by(combiner: Combiner) -> Callable[[F], F]:

@@ -19,7 +19,9 @@ class StoreSession(Session):
     """A SQLAlchemy session whose transaction belongs to the store.
 
     ``begin_nested()`` works as usual; ``begin``, ``commit`` and ``rollback`` raise
-    TransactionMisuse, since they would end the transaction under the other writes in it.
+    TransactionMisuse, since they would end the transaction under the other writes in it, and so do
+    ``close`` (which is also the end of ``with session:``) and ``reset`` with changes unsaved, since
+    these would be lost without a word.
     """
 
     def begin(self, nested: bool = False) -> Any:
@@ -32,6 +34,19 @@ class StoreSession(Session):
 
     def rollback(self) -> NoReturn:
         _refuse("rollback")
+
+    def close(self) -> None:
+        if self._unsaved():
+            _refuse("close")
+        super().close()
+
+    def reset(self) -> None:
+        if self._unsaved():
+            _refuse("reset")
+        super().reset()
+
+    def _unsaved(self) -> bool:
+        return bool(self.new or self.dirty or self.deleted)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -53,6 +53,8 @@ class Settings:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name != "synchronous" and type(value) not in (int, float):
+                raise ConfigError(f"Settings.{item.name} is {value!r}; it must be a number")
             if isinstance(value, int | float) and not value > 0:
                 raise ConfigError(f"Settings.{item.name} is {value!r}; it must be above zero")
         if self.synchronous not in ("FULL", "NORMAL"):

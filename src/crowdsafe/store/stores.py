@@ -14,7 +14,7 @@ from sqlalchemy.util import greenlet_spawn
 from crowdsafe.errors import ConfigError, CrowdsafeError, DeadlineExceeded, Overloaded
 from crowdsafe.store.database import Dialect, Health, create_tables, dialect_of, parse_url, ping
 from crowdsafe.store.group import refuse_nesting
-from crowdsafe.store.options import Call, options_of
+from crowdsafe.store.options import Call, checked_isolation, options_of
 from crowdsafe.store.retry import Losses
 from crowdsafe.store.settings import Isolation, Settings
 from crowdsafe.store.sqlite import SqliteFile
@@ -290,7 +290,7 @@ def _work_arguments(
     return (
         fn,
         call,
-        isolation or options.isolation or "serializable",
+        checked_isolation(isolation) or options.isolation or "serializable",
         combiner,
         lane,
         _deadline(settings, deadline_s),

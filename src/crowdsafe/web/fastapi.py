@@ -189,15 +189,19 @@ def doing(*roles: str) -> Any:
 
 
 StoreDep = Annotated[AsyncStore, Depends(store_of)]
+"""The application's store, as an endpoint's parameter: ``store: StoreDep``."""
 FeedDep = Annotated[FeedHub, Depends(feed_of)]
+"""The application's feed hub."""
 IfMatch = Annotated[int | None, Depends(required_if_match)]
+"""The version in If-Match, None for ``*``; a request without the header is answered 428."""
 OptionalIfMatch = Annotated[int | None, Depends(optional_if_match)]
+"""The version in If-Match, None for ``*`` and without the header."""
 
 
 async def idempotent_write(
     astore: AsyncStore,
     request: Request,
-    user: User,
+    user: User | str,
     fn: Callable[..., Any],
     *args: Any,
     status_code: int = 200,
@@ -209,7 +213,8 @@ async def idempotent_write(
     With an ``Idempotency-Key`` header the answer is stored in the transaction of the effects,
     for this user, method and path: a repeat gets it byte for byte, with
     ``Idempotency-Replayed: true``, and the write does not run again. The same key with another
-    body is refused (KeyReused, 422). The answer leaves after the commit.
+    body is refused (KeyReused, 422). The answer leaves after the commit. An application with
+    logins of its own says whose key it is in text: ``f"user:{id}"``.
 
     ``fn`` returns plain data, a dataclass or a pydantic model. ``answer_headers`` gets that
     result and gives further headers, such as an ETag. Raises what ``fn`` raises (nothing is
@@ -224,7 +229,8 @@ async def idempotent_write(
     if key is None:
         return _response(answer(await astore.write(fn, *args, **kwargs)))
     asked = fingerprint(request.method, request.url.path, request.url.query, await request.body())
-    scope = scope_of(f"user:{user.id}", request.method, request.url.path)
+    whose = user if isinstance(user, str) else f"user:{user.id}"
+    scope = scope_of(whose, request.method, request.url.path)
 
     def keyed(session: Session) -> Answer:
         return once_answer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crowdsafe.errors import ConfigError
@@ -24,15 +23,21 @@ Render = Callable[["Request", str, Mapping[str, Any], int], "Response"]
 """Renders a page: request, template name, context, status."""
 
 
-@dataclass(slots=True)
 class Services:
     """The store of an application, and the parts that it was given besides."""
 
-    store: AsyncStore
-    _identity: Identity | None = None
-    _feed: FeedHub | None = None
-    _render: Render | None = None
-    _parts: list[object] = field(default_factory=list)
+    def __init__(
+        self,
+        store: AsyncStore,
+        identity: Identity | None = None,
+        feed: FeedHub | None = None,
+        render: Render | None = None,
+    ) -> None:
+        self.store = store
+        self._identity = identity
+        self._feed = feed
+        self._render = render
+        self._parts: list[object] = []
 
     @property
     def identity(self) -> Identity:

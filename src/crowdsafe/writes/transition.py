@@ -170,9 +170,9 @@ def _why_lost(
             .one_or_none()
         )
         by, at = last or (by, at)
-    mover = f" by {by}" if by else ""
+    mover = f", moved there by {by}" if by else ""
     return AlreadyMoved(
-        f"it is already in {current!r}, moved there{mover}; reload and decide from there",
+        f"it is already in {current!r}{mover}; reload and decide from there",
         current=current,
         by=by,
         at=at,

@@ -1,0 +1,79 @@
+"""What a store is given wrongly is refused at once, in words; nothing is lost without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+from tests.store.models import Base, Note
+
+from crowdsafe import AsyncStore, Settings, Store
+from crowdsafe.errors import ConfigError, TransactionMisuse
+
+
+def with_session(session: Session) -> None:
+    with session:
+        session.add(Note(text="lost"))
+
+
+def close(session: Session) -> None:
+    session.add(Note(text="lost"))
+    session.close()
+
+
+def reset(session: Session) -> None:
+    session.add(Note(text="lost"))
+    session.reset()
+
+
+@pytest.mark.parametrize("work", [with_session, close, reset])
+def test_a_session_with_changes_is_not_closed(
+    open_store: Callable[..., Store], work: Callable[[Session], None]
+) -> None:
+    with pytest.raises(TransactionMisuse, match="Return to commit"):
+        open_store().write(work)
+
+
+def test_a_session_without_changes_may_be_closed(open_store: Callable[..., Store]) -> None:
+    def work(session: Session) -> int:
+        with session:
+            session.add(Note(text="kept"))
+            session.flush()
+        return session.query(Note).count()
+
+    store = open_store()
+    assert store.write(work) == 1
+    assert store.read(work_count) == 1
+
+
+def work_count(session: Session) -> int:
+    with session:
+        return session.query(Note).count()
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "snapshot"])
+def test_an_unknown_isolation_of_one_call(url: str, level: Any) -> None:
+    with Store(url) as store, pytest.raises(ConfigError, match="is not one of"):
+        store.write(work_count, isolation=level)
+
+    async def run() -> None:
+        async with AsyncStore(url) as store:
+            with pytest.raises(ConfigError, match="is not one of"):
+                await store.write(work_count, isolation=level)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("wrong", [Base, Note])
+def test_create_all_takes_metadata(sqlite_url: str, wrong: Any) -> None:
+    with Store(sqlite_url) as store, pytest.raises(ConfigError, match=r"Base\.metadata"):
+        store.create_all(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"deadline_s": "3"}, {"pool_size": None}, {"readers": True}])
+def test_settings_are_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be a number"):
+        Settings(**wrong)
