@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from crowdsafe.errors import CrowdsafeError
+from crowdsafe.errors import CrowdsafeError, InvalidInput
 from crowdsafe.find.command import add_find, add_replay
 
 __all__ = ["main", "worker"]
@@ -116,14 +116,19 @@ def _user_add(options: argparse.Namespace) -> int:
 
 
 def _read_password(*, from_stdin: bool) -> str:
+    if sys.stdin is None:  # closed by whoever started this
+        raise InvalidInput("standard input is closed: write the password to it")
     if from_stdin or not sys.stdin.isatty():
-        return sys.stdin.readline(_PASSWORD_CHARS_READ_MAX).rstrip("\r\n")
+        try:
+            line = sys.stdin.readline(_PASSWORD_CHARS_READ_MAX)
+            line.encode()
+        except UnicodeError:
+            raise InvalidInput("the password on standard input is not valid text") from None
+        return line.rstrip("\r\n")
     import getpass
 
     first = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != first:
-        from crowdsafe.errors import InvalidInput
-
         raise InvalidInput("the two passwords differ: run the command again")
     return first
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,27 @@ def test_what_cannot_be_added(
     tmp_path: Path, arguments: tuple[str, ...], password: str, words: tuple[str, ...]
 ) -> None:
     refused(add(tmp_path, *arguments, password=password), *words)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_password_that_is_no_text(tmp_path: Path, locale: str) -> None:
+    refused(_add_in_shell(tmp_path, "printf '\\377\\376 longenough\\n' | \"$@\"", locale), "text")
+
+
+def test_no_standard_input(tmp_path: Path) -> None:
+    refused(_add_in_shell(tmp_path, '"$@" <&-', "C.UTF-8"), "standard input is closed")
+
+
+def _add_in_shell(folder: Path, script: str, locale: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "crowdsafe", "user", "add", "mara", "--role", "sales"]
+    return subprocess.run(
+        ["sh", "-c", script, "sh", *command, "--data", str(folder)],
+        env={**os.environ, "LC_ALL": locale},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_role_is_needed(tmp_path: Path) -> None:
