@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fastapi import FastAPI
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.finder import find, hunt
@@ -64,3 +65,16 @@ def test_the_rest_can_be_left_to_another_process(shelf: Shelf) -> None:
     with shelf.session("hang", "sell", hang_s=0.5) as session:
         findings = list(hunt(session, rest=False))
     assert [one.operations for one in findings] == [("hang", "hang"), ("hang", "sell")]
+
+
+@pytest.mark.parametrize("request_", ["POST /take @nofile", "POST /take photo=@nofile&n=1"])
+def test_a_body_in_a_file_that_is_not_there(shelf: Shelf, request_: str) -> None:
+    with pytest.raises(ConfigError, match=r"there is no file .*/nofile to send"):
+        find(FastAPI(), [request_], database=shelf.url)
+
+
+def test_without_an_operation_the_routes_of_the_app_are_told(shelf: Shelf) -> None:
+    app = FastAPI()
+    app.add_api_route("/take", lambda: None, methods=["POST"])
+    with pytest.raises(ConfigError, match=r"\(the app has POST /take\)"):
+        find(app, [], database=shelf.url)

@@ -256,7 +256,9 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, at most a day")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds above 0, at most 86400"
+        )
     return seconds
 
 

@@ -24,6 +24,7 @@ from crowdsafe.find.targets import (
     load,
     load_function,
     name_apart,
+    routes_of,
     spec_of,
 )
 from crowdsafe.find.token import Token, encode
@@ -31,6 +32,7 @@ from crowdsafe.find.token import Token, encode
 __all__ = ["Session"]
 
 _CALL = "call "
+_ROUTES_SHOWN = 8
 
 
 class Session(Stage):
@@ -115,9 +117,11 @@ class Session(Stage):
         elif self.scenario is not None:
             self.specs = self.scenario.specs()
         else:
+            routes = routes_of(self.target.app)[:_ROUTES_SHOWN]
+            known = f" (the app has {', '.join(routes)})" if routes else ""
             raise ConfigError(
                 "there is no operation to try: give at least one request, such as "
-                "--request 'POST /orders {\"product_id\": 1}'"
+                f"--request 'POST /orders {{\"product_id\": 1}}'{known}"
             )
 
     def _headers(self) -> tuple[str, ...]:

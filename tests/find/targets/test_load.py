@@ -12,7 +12,14 @@ import pytest
 from fastapi import FastAPI
 
 from crowdsafe.errors import ConfigError
-from crowdsafe.find.targets import Scenario, database_named_in, load, load_function, source_file
+from crowdsafe.find.targets import (
+    Scenario,
+    database_named_in,
+    load,
+    load_function,
+    routes_of,
+    source_file,
+)
 
 APPS = """
 import flask
@@ -212,3 +219,23 @@ def test_a_user_whom_nobody_knows() -> None:
     assert made({"ann": "POST /login name=ann"}).login == "POST /login name=ann"
     with pytest.raises(ConfigError, match="logins="):
         made({})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("apps:wed", "it has web"), ("apps:gret", "it has greet"), ("aps:web", "but apps:")],
+    ids=["app", "function", "module"],
+)
+def test_a_name_that_is_almost_right_is_told(apps: Path, name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=near):
+        load_function(name)
+
+
+def test_what_an_app_can_be_asked() -> None:
+    web, api = flask.Flask("shop"), FastAPI()
+    web.add_url_rule("/orders", view_func=lambda: "", methods=["GET", "POST"])
+    api.add_api_route("/stock", lambda: None)
+    api.add_api_route("/take", lambda: None, methods=["POST"])
+    assert routes_of(web) == ["POST /orders", "GET /orders"]
+    assert routes_of(api) == ["POST /take", "GET /stock"]
+    assert routes_of(None) == routes_of(object()) == []

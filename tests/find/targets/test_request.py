@@ -114,3 +114,11 @@ def test_in_python_with_form_and_headers_survives_its_text() -> None:
 def test_two_bodies_are_refused() -> None:
     with pytest.raises(ConfigError, match="keep one"):
         request("POST /a a=1", json={})
+
+
+def test_quotes_that_the_shell_took_are_told() -> None:
+    with pytest.raises(ConfigError, match="as when the shell took them"):
+        parse("POST /take {product_id: 1}")
+    with pytest.raises(ConfigError, match="is not valid JSON") as raised:
+        parse('POST /take {"product_id": }')
+    assert "shell" not in raised.value.message

@@ -8,6 +8,7 @@ from crowdsafe.find.targets.functions import Call, call
 from crowdsafe.find.targets.hints import sent_away, told
 from crowdsafe.find.targets.load import load, load_function, source_file
 from crowdsafe.find.targets.request import Request, Requests, parse, request
+from crowdsafe.find.targets.routes import routes_of
 from crowdsafe.find.targets.scenario import (
     Scenario,
     Spec,
@@ -31,6 +32,7 @@ __all__ = [
     "name_apart",
     "parse",
     "request",
+    "routes_of",
     "sent_away",
     "source_file",
     "spec_of",

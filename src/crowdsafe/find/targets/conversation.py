@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mimetypes
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -25,7 +25,7 @@ from crowdsafe.find.targets.template import (
 )
 from crowdsafe.find.targets.visitor import Visitor
 
-__all__ = ["Conversation", "converse"]
+__all__ = ["Conversation", "converse", "demand_files"]
 
 _HEADERS_KEPT = ("content-type", "etag", "location", "retry-after", "www-authenticate")
 _FILE_BYTES_MAX = 64 << 20
@@ -184,6 +184,19 @@ def _multipart(form: str) -> bytes:
             content = _file(path)
         parts.append(head.encode() + b"\r\n\r\n" + content + b"\r\n")
     return b"".join(parts) + f"--{_BOUNDARY}--\r\n".encode()
+
+
+def demand_files(requests: Iterable[Request]) -> None:
+    """Raises ConfigError where a body names a file that is not there."""
+    for request in requests:
+        named = [request.body] if request.kind is BodyKind.FILE else []
+        if request.kind is BodyKind.FORM and "=@" in request.body:
+            named = [value[1:] for _, value in parse_qsl(request.body) if value.startswith("@")]
+        for path in named:
+            if "{{" not in path and not Path(path).is_file():
+                raise ConfigError(
+                    f"{request.label}: there is no file {Path(path).resolve()} to send"
+                )
 
 
 def _file(path: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import inspect
 import sys
@@ -174,12 +175,19 @@ def _module(place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigError(
-                f"there is no module {error.name!r} (looked in {Path.cwd()} and the environment): "
-                "start from the project's folder, or give the path of the file"
+                f"there is no module {error.name!r} (looked in {Path.cwd()} and the environment)"
+                f"{_near(error.name)}: start from the project's folder, or give the file's path"
             ) from None
         raise ConfigError(f"importing {place} failed: {_told(error)}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"importing {place} failed: {_told(error)}") from error
+
+
+def _near(module: str) -> str:
+    """The modules of this folder that are called almost so."""
+    here = [path.stem for path in Path.cwd().iterdir() if path.is_dir() or path.suffix == ".py"]
+    near = difflib.get_close_matches(module.partition(".")[0], here)
+    return f", but {', '.join(near)}" if near else ""
 
 
 def _module_name(path: Path) -> str:
@@ -230,7 +238,9 @@ def _path(module: ModuleType, node: ast.expr, wrong: ConfigError) -> Any:
     else:
         raise wrong
     if not hasattr(owner, name):
-        near = [known for known in _APP_NAMES if hasattr(owner, known)]
+        there = [known for known in dir(owner) if not known.startswith("_")]
+        near = difflib.get_close_matches(name, there)
+        near += [known for known in _APP_NAMES if known in there and known not in near]
         hint = f"; it has {', '.join(near)}" if near else ""
         raise ConfigError(f"{getattr(owner, '__name__', owner)} has nothing called {name!r}{hint}")
     return getattr(owner, name)

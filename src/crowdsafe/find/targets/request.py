@@ -242,7 +242,12 @@ class _Reader:
         except ValueError as error:
             place = getattr(error, "pos", 0)
             self.at = start + min(place, len(body))
-            raise self._wrong(f"the body is not valid JSON ({error})") from None
+            eaten = (
+                ""
+                if '"' in body
+                else (": it has no quotes, as when the shell took them; put the request in '...'")
+            )
+            raise self._wrong(f"the body is not valid JSON ({error}){eaten}") from None
         self.at = end
         return body
 

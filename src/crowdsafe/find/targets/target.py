@@ -9,6 +9,7 @@ from typing import Any, Literal
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.model import Answer, Operation
 from crowdsafe.find.targets import asgi, wsgi
+from crowdsafe.find.targets.conversation import demand_files
 from crowdsafe.find.targets.functions import Call, FunctionOperation
 from crowdsafe.find.targets.http import (
     AsyncRequestOperation,
@@ -104,6 +105,7 @@ class Target:
                 f"{spec.name} is done as {spec.user!r}: say how they log in, with "
                 f"Scenario(logins={{{spec.user!r}: 'POST /login ...'}})"
             )
+        demand_files(spec.requests)
         text = spec.login or login
         if text not in users:
             visitor = Visitor(tuple(header_of(header) for header in headers))
