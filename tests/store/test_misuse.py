@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 from tests.store.models import Base, Note
 
 from crowdsafe import AsyncStore, Settings, Store
-from crowdsafe.errors import ConfigError, TransactionMisuse
+from crowdsafe.errors import ConfigError, DeadlineExceeded, TransactionMisuse
 
 
 def with_session(session: Session) -> None:
@@ -77,3 +78,23 @@ def test_create_all_takes_metadata(sqlite_url: str, wrong: Any) -> None:
 def test_settings_are_numbers(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be a number"):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["between", "at-the-end"])
+def test_a_slow_call_inside_a_write_is_named(pg_url: str, after: bool) -> None:
+    runs: list[int] = []
+
+    def work(session: Session) -> None:
+        runs.append(1)
+        session.add(Note(text="lost"))
+        session.flush()
+        time.sleep(1.5)
+        if after:
+            session.query(Note).count()
+
+    with Store(pg_url, Settings(deadline_s=0.5, grace_s=0.2)) as store:
+        store.create_all(Base.metadata)
+        with pytest.raises(DeadlineExceeded, match="slow calls"):
+            store.write(work)
+        assert runs == [1]
+        assert store.read(work_count) == 0

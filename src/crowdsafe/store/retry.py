@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import random
 import re
 import time
@@ -23,10 +24,18 @@ from crowdsafe.store.settings import Settings
 
 __all__ = ["Failure", "Losses", "LostRace", "classify", "may_run_alone", "timed_out", "told"]
 
+log = logging.getLogger("crowdsafe.store")
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 _LOST_CONNECTION_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+_TIMED_OUT = {
+    "57014": "a statement ran past statement_timeout_s or the deadline and was cancelled; "
+    "nothing was done",
+    "25P03": "the function was busy between two statements for longer than deadline_s + grace_s, "
+    "and PostgreSQL ended its transaction; nothing was done. Do slow calls before or after it",
+}
 _NO_TABLE = "42P01"
+_SQLITE_FULL, _DISK_FULL = 13, "53100"
 _OWN_TABLE = re.compile(r"\bcrowdsafe_\w+")
 
 
@@ -97,7 +106,7 @@ class Losses:
         out.
         """
         failure = classify(error)
-        if failure is Failure.FINAL:
+        if failure is Failure.FINAL or timed_out(error) is not None:
             raise told(error)
         if failure is Failure.BUSY:
             raise Overloaded(
@@ -126,22 +135,20 @@ class Losses:
 
 
 def timed_out(error: BaseException) -> DeadlineExceeded | None:
-    """The error for a statement that PostgreSQL cancelled for its length, else None."""
+    """The error for what PostgreSQL ended for its length, else None: a statement, or a transaction
+    whose function did something else for too long."""
     driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
-    if getattr(driver, "sqlstate", None) != "57014":
+    message = _TIMED_OUT.get(getattr(driver, "sqlstate", None) or "")
+    if message is None:
         return None
-    late = DeadlineExceeded(
-        "a statement ran past statement_timeout_s or the deadline and was cancelled; "
-        "nothing was done",
-        retry_after_s=1,
-    )
+    late = DeadlineExceeded(message, retry_after_s=1)
     late.__cause__ = error
     return late
 
 
 def told(error: BaseException) -> BaseException:
     """A write's own failure as its caller is told of it: with what to do, where that is known."""
-    return timed_out(error) or _missing_table(error) or error
+    return timed_out(error) or _missing_table(error) or _no_room(error) or error
 
 
 def _missing_table(error: BaseException) -> ConfigError | None:
@@ -159,3 +166,19 @@ def _missing_table(error: BaseException) -> ConfigError | None:
     )
     missing.__cause__ = error
     return missing
+
+
+def _no_room(error: BaseException) -> DatabaseUnavailable | None:
+    """The error for a database whose disk is full, else None; logged for who can make room."""
+    driver = error.orig if isinstance(error, sa_exc.DBAPIError) else error
+    full = getattr(driver, "sqlite_errorcode", None) == _SQLITE_FULL
+    if not full and getattr(driver, "sqlstate", None) != _DISK_FULL:
+        return None
+    log.error("a write is refused: %s", driver)
+    refused = DatabaseUnavailable(
+        "the disk that the database is on is full; nothing was done. Make room there, then try "
+        "again",
+        retry_after_s=5,
+    )
+    refused.__cause__ = error
+    return refused
