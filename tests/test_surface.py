@@ -40,13 +40,28 @@ CORE_NEEDS = {"crowdsafe", "sqlalchemy", "typing_extensions"}
 def test_all_is_the_public_surface() -> None:
     public = {
         name
-        for name, value in vars(crowdsafe).items()
+        for name in dir(crowdsafe)
         if not name.startswith("_")
-        and not isinstance(value, types.ModuleType)
-        and name != "annotations"
+        and not isinstance(getattr(crowdsafe, name), types.ModuleType)
+        and name not in {"annotations", "Any", "TYPE_CHECKING", "import_module"}
     }
     assert public == set(crowdsafe.__all__) - {"__version__"}
     assert len(crowdsafe.__all__) == len(set(crowdsafe.__all__))
+
+
+def test_what_is_loaded_late_is_there() -> None:
+    script = """
+import sys, crowdsafe
+assert "sqlalchemy" not in sys.modules
+assert {*crowdsafe.__all__} <= {*dir(crowdsafe)}
+from crowdsafe import take
+assert crowdsafe.take is take is crowdsafe.writes.take and "take" in vars(crowdsafe)
+names = {}
+exec("from crowdsafe import *", names)
+assert {*crowdsafe.__all__} <= names.keys()
+assert not hasattr(crowdsafe, "nothing")
+"""
+    subprocess.run([sys.executable, "-I", "-W", "error", "-c", script], timeout=60, check=True)
 
 
 def test_every_public_thing_says_what_it_is() -> None:
@@ -178,10 +193,10 @@ def test_the_finders_rooms_import_only_from_before() -> None:
 def test_what_every_pytest_run_loads_is_light(module: str) -> None:
     heavy = {
         *("sqlglot", "rich", "sqlite3", "psycopg", "psycopg2", "asyncpg", "aiosqlite"),
-        *("django", "flask", "fastapi", "starlette", "werkzeug", "httpx"),
+        *("django", "flask", "fastapi", "starlette", "werkzeug", "httpx", "sqlalchemy"),
     }
     script = (
-        f"import sys, crowdsafe, pytest; before = set(sys.modules); import {module};"
+        f"import sys, pytest; before = set(sys.modules); import {module};"
         f"print(sorted({heavy!r} & (set(sys.modules) - before)));"
         "print(sorted(name for name in sys.modules if name.startswith('crowdsafe.find.')))"
     )

@@ -1,5 +1,8 @@
 """Makes a Python web backend safe for a crowd: nothing lost, nothing sold twice, nobody starved."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from crowdsafe.errors import (
     AlreadyMoved,
     Conflict,
@@ -9,22 +12,24 @@ from crowdsafe.errors import (
     KeyReused,
     OverLimit,
 )
-from crowdsafe.store import AsyncStore, Settings, Store, after_commit, write
-from crowdsafe.writes import (
-    Ledger,
-    Log,
-    StateMachine,
-    edit,
-    get_or_create,
-    give,
-    merge,
-    mutate,
-    next_number,
-    number_block,
-    once,
-    take,
-    transition,
-)
+
+if TYPE_CHECKING:
+    from crowdsafe.store import AsyncStore, Settings, Store, after_commit, write
+    from crowdsafe.writes import (
+        Ledger,
+        Log,
+        StateMachine,
+        edit,
+        get_or_create,
+        give,
+        merge,
+        mutate,
+        next_number,
+        number_block,
+        once,
+        take,
+        transition,
+    )
 
 __all__ = [
     "AlreadyMoved",
@@ -53,3 +58,25 @@ __all__ = [
     "transition",
     "write",
 ]
+
+_STORE = frozenset({"AsyncStore", "Settings", "Store", "after_commit", "write"})
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Load what needs SQLAlchemy when it is first asked for: the finder, which pytest loads in
+        each of its runs, needs none of it."""
+        if name in __all__:
+            room = "store" if name in _STORE else "writes"
+            value = getattr(import_module(f"crowdsafe.{room}"), name)
+        elif name in {"store", "writes"}:
+            value = import_module(f"crowdsafe.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
