@@ -18,7 +18,7 @@ from tests.traffic.windows import Model, bursts
 from crowdsafe.errors import ConfigError, DatabaseUnavailable, DeadlineExceeded
 from crowdsafe.store import AsyncStore, Settings, Store
 from crowdsafe.traffic import DatabaseLimiter, Rate, check_rate
-from crowdsafe.traffic.rates.database import _together
+from crowdsafe.traffic.rates.database import _together, peek_rate
 from crowdsafe.traffic.rows import RateRow, drop_idle, save_rows
 
 TABLE: Any = RateRow.__table__
@@ -53,6 +53,17 @@ def rows(store: Store) -> int:
 def test_threads_and_scripts_have_it_as_a_function(store: Store) -> None:
     rate = Rate(2, 60.0)
     assert [check(store, rate).allowed for _ in range(3)] == [True, True, False]
+
+
+def test_to_peek_counts_nothing(store: Store) -> None:
+    rate = Rate(2, 60.0)
+    for said in (True, True, False, False):
+        looked = [store.read(peek_rate, rate, name="test", key="a") for _ in range(3)]
+        assert [one.allowed for one in looked] == [said] * 3
+        decision = check(store, rate)
+        assert decision.allowed == said
+        assert looked[-1].remaining == decision.remaining
+        assert looked[-1].retry_after_s == pytest.approx(decision.retry_after_s, abs=30)
 
 
 def test_an_async_limiter_on_a_plain_store_works_in_threads(store: Store) -> None:

@@ -14,10 +14,12 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 from tests.web.small import PASSWORD, bearer, client_of, make_app
 
-from crowdsafe.identity import Tokens, set_active, set_roles, signing_secret
+from crowdsafe.identity import Tokens, failed_logins, set_active, set_roles, signing_secret
 from crowdsafe.identity import directory as directory_module
 from crowdsafe.store import Store
+from crowdsafe.traffic.rates import Rate
 from crowdsafe.web.auth import COOKIE
+from crowdsafe.web.client_address import TrustedProxies
 
 SALE = {"product": "core"}
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
@@ -73,6 +75,32 @@ def test_a_wrong_password_and_an_unknown_user_look_alike(sqlite_url: str) -> Non
             assert len({answer.text for answer in answers}) == 1
             for bad in ({"username": "sales"}, {"username": "x" * 65, "password": "y"}, [], 7):
                 refused(await client.post("/auth/login", json=bad), 422, "invalid-input")
+
+    asyncio.run(run())
+
+
+def test_a_guesser_has_to_wait_and_others_do_not(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failed_logins, "RATE", Rate(1, 3600))
+    wrong, right = ({"username": "sales", "password": word} for word in ("wrong", PASSWORD))
+
+    async def run() -> None:
+        app = make_app(sqlite_url)
+        async with client_of(app) as client:
+            refused(await client.post("/auth/login", json=wrong), 401, "not-authenticated")
+            answer = await client.post(
+                "/auth/login", json=right, headers={"X-Forwarded-For": "192.0.2.7"}
+            )
+            refused(answer, 429, "rate-limited")
+            assert 3500 < int(answer.headers["retry-after"]) <= 3600
+            others = httpx.ASGITransport(app, client=("192.0.2.7", 1))
+            async with httpx.AsyncClient(transport=others, base_url="http://small") as other:
+                assert (await other.post("/auth/login", json=right)).status_code == 200
+            app.state.crowdsafe.trusted = TrustedProxies.parse(["127.0.0.1"])
+            headers = {"X-Forwarded-For": "192.0.2.8"}
+            answer = await client.post("/auth/login", json=right, headers=headers)
+            assert answer.status_code == 200
 
     asyncio.run(run())
 

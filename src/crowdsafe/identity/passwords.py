@@ -45,7 +45,7 @@ class Passwords:
     m = 19 MiB, t = 2, p = 1.
 
     Holds: at most ``threads`` hashes at once in this process. Does not hold: a limit per user or
-    per address. Proved by ``tests/identity/test_passwords.py``.
+    per address (``Identity.login`` has one). Proved by ``tests/identity/test_passwords.py``.
     """
 
     def __init__(self, *, threads: int = 2, waiting_max: int = 64, wait_s: float = 10.0) -> None:

@@ -112,8 +112,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
             hub = FeedHub(store)
             stack.push_async_callback(_bounded, hub.stop)
             await hub.start()
-            services = Services(store, identity, hub, pages.render)
             planner = await open_planner(store, settings, stack)
+            services = Services(store, identity, hub, pages.render, trusted=planner.trusted)
             services.add(planner)
             app.state.crowdsafe = services
             stack.callback(asyncio.create_task(_keep_house(store)).cancel)

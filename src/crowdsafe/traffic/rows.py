@@ -32,10 +32,20 @@ from crowdsafe.store.stores import AsyncStore, Store
 from crowdsafe.store.tables import CrowdsafeBase
 from crowdsafe.traffic.keys import KEY_CHARS_MAX, NAME_CHARS_MAX
 
-__all__ = ["Locked", "RateRow", "SlotRow", "drop_idle", "lock_rows", "save_rows", "write_async"]
+__all__ = [
+    "Locked",
+    "RateRow",
+    "SlotRow",
+    "drop_idle",
+    "lock_rows",
+    "look_at_row",
+    "save_rows",
+    "write_async",
+]
 
 T = TypeVar("T")
 _FORGET_MAX = 1000
+_NOW_US = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
 
 
 class RateRow(CrowdsafeBase):
@@ -81,6 +91,17 @@ def lock_rows(session: Session, table: Any, name: str, keys: Iterable[str]) -> d
     states = {row.key: row.state for row in connection.execute(_read_sqlite(table), values)}
     now_us = time.time_ns() // 1000
     return {key: Locked(states.get(key, b""), now_us) for key in values["all_keys"]}
+
+
+def look_at_row(session: Session, table: Any, name: str, key: str) -> Locked:
+    """The row of ``key`` as ``lock_rows`` gives it, but neither locked nor made."""
+    connection = session.connection()
+    is_pg = connection.dialect.name == "postgresql"
+    now_us = _NOW_US if is_pg else literal(time.time_ns() // 1000, BigInteger)
+    found = connection.execute(
+        select(table.c.state, now_us).where(table.c.name == name, table.c.key == key)
+    ).one_or_none()
+    return Locked(b"", 0) if found is None else Locked(bytes(found[0]), found[1])
 
 
 def save_rows(
@@ -149,10 +170,9 @@ def _lock_postgres(table: Any) -> Any:
         literal(0, BigInteger),
     )
     statement = postgresql.insert(table).from_select(["name", "key", "state", "ends_us"], fresh)
-    now_us = cast(extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
     return statement.on_conflict_do_update(
         index_elements=["name", "key"], set_={"ends_us": table.c.ends_us}
-    ).returning(table.c.key, table.c.state, now_us.label("now_us"))
+    ).returning(table.c.key, table.c.state, _NOW_US.label("now_us"))
 
 
 @lru_cache(maxsize=8)

@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse
 
 from crowdsafe.errors import CrowdsafeError, Forbidden, NotAuthenticated, TooMany
-from crowdsafe.identity import Identity, User
+from crowdsafe.identity import Identity, Login, User
 from crowdsafe.identity.passwords import PASSWORD_CHARS_MAX
+from crowdsafe.web.client_address import address_key, client_address
 from crowdsafe.web.services import services_of
 
 __all__ = [
@@ -152,8 +153,9 @@ router = APIRouter(tags=["login"])
 
 @router.post("/auth/login", summary="Exchange a username and a password for an access token")
 async def login(body: LoginBody, request: Request) -> LoginAnswer:
-    """401 for a wrong username or password alike; 429 when too many log in at once."""
-    done = await _identity(request).login(body.username, body.password)
+    """401 for a wrong username or password alike; 429 when too many log in at once, and after ten
+    wrong passwords in a minute for one user from one address."""
+    done = await _logged_in(request, body.username, body.password)
     return LoginAnswer(
         access_token=done.access_token,
         expires_in=done.expires_in_s,
@@ -193,7 +195,7 @@ async def login_form(
     """Set the cookie and go on; or show the form again, with what was wrong."""
     check_same_site(request)
     try:
-        done = await _identity(request).login(username, password)
+        done = await _logged_in(request, username, password)
     except (NotAuthenticated, TooMany) as error:
         return _login_page(request, to=to, username=username, error=error)
     answer = RedirectResponse(_own_path(to), status_code=303)
@@ -226,6 +228,11 @@ def _own_path(to: str) -> str:
     """The path on this site, or ``/``: a login never leads to another site."""
     own = to.startswith("/") and not to.startswith("//") and _netloc(to) == ""
     return to if own and to.isprintable() and "\\" not in to else "/"
+
+
+async def _logged_in(request: Request, username: str, password: str) -> Login:
+    address = address_key(client_address(request, services_of(request).trusted))
+    return await _identity(request).login(username, password, address=address)
 
 
 def _identity(request: Request) -> Identity:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.web.client_address import TrustedProxies
 from crowdsafe.web.problem import NotReady
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ class Services:
         identity: Identity | None = None,
         feed: FeedHub | None = None,
         render: Render | None = None,
+        *,
+        trusted: TrustedProxies | None = None,
     ) -> None:
         self.store = store
         self._identity = identity
         self._feed = feed
         self._render = render
+        self.trusted = trusted or TrustedProxies()
+        """The proxies that say which client's request they pass on."""
         self._parts: list[object] = []
 
     @property

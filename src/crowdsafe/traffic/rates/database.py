@@ -18,9 +18,17 @@ from crowdsafe.traffic.arguments import check_store
 from crowdsafe.traffic.keys import check_key, check_name
 from crowdsafe.traffic.rates.rate import Decision, Rate, check_is_rate, refused
 from crowdsafe.traffic.rates.refusals import Refusals
-from crowdsafe.traffic.rows import Locked, RateRow, drop_idle, lock_rows, save_rows, write_async
+from crowdsafe.traffic.rows import (
+    Locked,
+    RateRow,
+    drop_idle,
+    lock_rows,
+    look_at_row,
+    save_rows,
+    write_async,
+)
 
-__all__ = ["DatabaseLimiter", "check_rate"]
+__all__ = ["DatabaseLimiter", "check_rate", "peek_rate"]
 
 DATABASE_LIMIT_MAX = 10_000
 _TIDY_EVERY = 500
@@ -105,6 +113,15 @@ def check_rate(session: Session, rate: Rate, *, name: str, key: str) -> Decision
     session.flush()
     decision: Decision = _together.run(session, [Call((rate,), {"name": name, "key": key})])[0]
     return decision
+
+
+def peek_rate(session: Session, rate: Rate, *, name: str, key: str) -> Decision:
+    """What ``check_rate`` would say just now; counts nothing, and works on a snapshot.
+
+    Proved by ``tests/traffic/test_rates_database.py``. Raises what ``check_rate`` raises.
+    """
+    rate, name, key = _arguments(rate, name=name, key=key)
+    return _Log(look_at_row(session, _table, name, key), rate).check()
 
 
 class DatabaseLimiter:
