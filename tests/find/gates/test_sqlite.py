@@ -274,6 +274,24 @@ def test_busy_comes_at_once_in_an_operation_and_after_the_timeout_outside(
     connection.close()
 
 
+def test_a_connections_own_settings_are_no_steps(database: SqliteDatabase) -> None:
+    """Frameworks send them while they connect, under a lock that others would wait for."""
+    connection = sqlite3.connect(database.redirect.original)
+    [mode] = connection.execute("PRAGMA journal_mode").fetchone()
+    other = "delete" if mode == "wal" else "wal"
+    own = ["PRAGMA foreign_keys = ON", f"pragma journal_mode={mode}", "PRAGMA main.cache_size(5)"]
+    shared = ["PRAGMA read_uncommitted = 1", "PRAGMA user_version = 7", "PRAGMA foreign_keys"]
+    with operating(Watching()) as keeper:
+        connection.execute("SELECT 1").fetchall()
+        for sql in (*own, *shared):
+            connection.execute(sql).fetchall()
+        connection.execute(f"PRAGMA journal_mode = {other}")
+    assert keeper.sqls == ["SELECT 1", *shared, f"PRAGMA journal_mode = {other}"]
+    assert keeper.steps[0].rows == [(1,)]
+    assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    connection.close()
+
+
 def test_a_copy_on_disk_is_not_synced(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,14 @@ def test_racy_stock() -> None:
     ]
 
 
+def test_a_read_of_two_tables_is_drawn_from_the_one_that_the_race_is_on() -> None:
+    finding = samples.racy_stock()
+    assert finding.run is not None
+    for step in finding.run.steps[:2]:
+        step.sql = "SELECT stock.id, on_hand FROM aisle JOIN stock ON aisle.id = stock.aisle_id"
+    assert said(scene(finding))[0] == (1, "A reads stock.on_hand = 100", "")
+
+
 def test_a_wait_is_drawn_before_the_commit_that_ends_it() -> None:
     texts = [text for _, text, _ in said(scene(samples.double_transition()))]
     wait = texts.index("B waits for A's lock")

@@ -24,6 +24,14 @@ __all__ = ["Gate", "Trip", "open_links", "release"]
 _SETTING = re.compile(
     r"\bpragma\s+(?:\w+\s*\.\s*)?(busy_timeout|synchronous)\s*[=(]", re.IGNORECASE
 )
+_OWN = re.compile(
+    r"\s*pragma\s+(?:\w+\s*\.\s*)?(?:automatic_index|busy_timeout|cache_size|cache_spill"
+    r"|case_sensitive_like|foreign_keys|journal_size_limit|mmap_size|recursive_triggers"
+    r"|synchronous|temp_store|threads)\s*[=(]",
+    re.IGNORECASE,
+)
+"""Settings of a connection, which no other one sees and which touch no data."""
+_JOURNAL = re.compile(r"\s*pragma\s+journal_mode\s*[=(]\s*[\"']?(\w+)", re.IGNORECASE)
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _REFUSED = (*_BUSY, "SQLITE_INTERRUPT")
 
@@ -115,6 +123,19 @@ class Gate:
         wanted_ms, self._timeout_now_ms = self._timeout_now_ms, int(row[0])
         self.held.timeout_ms = int(row[0])
         self._set_timeout(connection, min(wanted_ms, self.held.timeout_ms))
+
+    def sets_itself(self, connection: sqlite3.Connection, sql: str) -> bool:
+        """Whether a statement is about this connection alone. It is no step then: frameworks send
+        such while they connect, under a lock of theirs that the others would wait for."""
+        wanted = _JOURNAL.match(sql)
+        if wanted is None or self.held.parked_inside:
+            return _OWN.match(sql) is not None
+        try:
+            with self.quiet():
+                [mode] = sqlite3.Cursor(connection).execute("PRAGMA journal_mode").fetchone()
+        except sqlite3.OperationalError:  # somebody has the file for himself
+            return False
+        return str(mode).lower() == wanted[1].lower()
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -274,7 +295,8 @@ class Trip:
     def enter(self, sql: str, parameters: Any) -> None:
         """Wait until the statement may run; the one before it ended."""
         self.leave()
-        if self._kept is not None:
+        self._last = None
+        if self._kept is not None and not self.gate.sets_itself(self.connection, sql):
             if first_word(sql) == "attach":
                 self.gate.redirect.note_stranger(f"what {sql!r} attaches")
             keeper, operation = self._kept

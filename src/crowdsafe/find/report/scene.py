@@ -80,6 +80,7 @@ class _Builder:
         analyse = analyse_for(run)
         self.statements = [analyse(step.sql) for step in run.steps]
         self.events = {event.number: event for event in events_of(run, analyse, failed=True)}
+        self.main = finding.tables[0] if finding.tables else ""
         self.tables = self._tables(finding)
         self.ends = self._ends_shown()
         shown = [event for event in self.events.values() if self._is_about(event.statement)]
@@ -158,7 +159,8 @@ class _Builder:
         event = self.events.get(number)
         if event is None or not statement.tables:
             return one_line(step.sql, 60)
-        table = min(statement.writes & self.tables or statement.tables & self.tables or {"?"})
+        about = statement.writes & self.tables or statement.tables & self.tables or {"?"}
+        table = self.main if self.main in about else min(about)
         prefix = "" if self.one_table else f"{table}."
         match statement.verb:
             case Verb.INSERT:
