@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crowdsafe.errors import InvalidInput
+from crowdsafe.web import body as body_module
 from crowdsafe.web.body import check_json
 from crowdsafe.web.problem import UnreadableBody
 
@@ -79,3 +82,13 @@ def test_refused_exactly_when_strict_json_or_postgresql_would(value: object) -> 
         assert bad
     else:
         assert not bad
+
+
+def test_nested_deeper_than_it_can_be_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from Python 3.12 on, whose JSON reader goes deeper than its functions."""
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    monkeypatch.setattr(body_module, "json", SimpleNamespace(loads=lambda *_, **__: deep))
+    with pytest.raises(UnreadableBody):
+        check_json(b'["NaN"]')

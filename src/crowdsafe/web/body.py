@@ -32,10 +32,9 @@ def check_json(body: bytes) -> None:
     if _SUSPECT.search(body) is None:
         return
     try:
-        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        _refuse_text(json.loads(body, parse_constant=_refuse_constant, parse_float=_finite))
     except (ValueError, RecursionError):
         raise UnreadableBody from None
-    _refuse_text(value)
 
 
 def _refuse_constant(name: str) -> NoReturn:

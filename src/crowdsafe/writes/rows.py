@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Table, inspect, update
+from sqlalchemy import Table, inspect, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session
+from sqlalchemy.orm import Mapper, Session
 
 from crowdsafe.errors import ConfigError, NotFound
 from crowdsafe.store.session import StoreSession
@@ -63,10 +63,3 @@ def upsert(session: Session, table: Table) -> Any:
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
-
-
-def column_of(attribute: InstrumentedAttribute[Any] | ColumnElement[Any]) -> Any:
-    """The table's column behind a mapped attribute, or the column itself."""
-    if isinstance(attribute, InstrumentedAttribute):
-        return attribute.property.columns[0]
-    return attribute
