@@ -57,6 +57,12 @@ class Comparison:
             not spot.hard and _is_soft(spot.here, spot.there) for spot in self.spots
         )
 
+    def as_repeated(self) -> str:
+        """The first difference, of two runs that should be equal."""
+        for spot in self.spots:
+            return f"{spot.where} is {_shown(spot.here)} one time and {_shown(spot.there)} another"
+        return "other rows belong together each time"
+
     def words(self, others: Sequence[Comparison], most: int) -> list[str]:
         """The differences, with what the other comparisons have at the same places."""
         found: list[str] = []
@@ -147,8 +153,7 @@ def _changed_spots(
         return
     other = here.before if there is None else there.after
     for column, a, b in zip(here.columns, here.after, other or (), strict=False):
-        if _differs(("row", here.table, column), one, a, two, b):
-            yield Spot(f"{here.label}.{column}", a, b)
+        yield from _cell_spots(f"{here.label}.{column}", here.table, column, (one, a), (two, b))
 
 
 def _unchanged_spots(there: Change, one: Outcome, two: Outcome) -> Iterator[Spot]:
@@ -156,8 +161,23 @@ def _unchanged_spots(there: Change, one: Outcome, two: Outcome) -> Iterator[Spot
         yield Spot(there.label, "there", "gone", 2, hard=True)
         return
     for column, a, b in zip(there.columns, there.before or (), there.after, strict=False):
-        if _differs(("row", there.table, column), one, a, two, b):
-            yield Spot(f"{there.label}.{column}", a, b)
+        yield from _cell_spots(f"{there.label}.{column}", there.table, column, (one, a), (two, b))
+
+
+def _cell_spots(
+    where: str, table: str, column: str, here: tuple[Outcome, Any], there: tuple[Outcome, Any]
+) -> Iterator[Spot]:
+    """Where two values of a column differ: inside of them, where they hold maps and lists."""
+    (one, a), (two, b) = here, there
+    start: Path = ("row", table, column)
+    if not _differs(start, one, a, two, b):
+        return
+    inside = [
+        Spot(".".join((where, *path[len(start) :])), ours, theirs)
+        for path, ours, theirs in paired(start, a, b)
+        if path != start and _differs(path, one, ours, two, theirs)
+    ]
+    yield from inside or [Spot(where, opened(a), opened(b))]
 
 
 def _answer_spots(here: Outcome, there: Outcome, limits: Sequence[int | None]) -> Iterator[Spot]:
@@ -219,7 +239,9 @@ def _differs(path: Path, one: Outcome, here: Any, two: Outcome, there: Any) -> b
     if type(here) is type(there) and here == there:
         return False
     ones, twos = (
-        leaves.cell(path[1], path[2], value) if path[0] == "row" else leaves.tree(path, value)
+        leaves.cell(path[1], path[2], value)
+        if path[0] == "row" and len(path) == 3
+        else leaves.tree(path, value)
         for leaves, value in ((one.leaves, here), (two.leaves, there))
     )
     return bool(shape(ones) != shape(twos))

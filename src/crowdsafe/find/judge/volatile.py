@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from crowdsafe.find.judge.signed import carried
+
 __all__ = ["Domain", "Habits", "Path", "opened", "paired", "route"]
 
 Path = tuple[str, ...]
@@ -57,9 +59,12 @@ def route(request: str) -> str:
 
 
 def opened(value: Any) -> Any:
-    """A text that holds JSON as what it holds; anything else as it is."""
-    if not isinstance(value, str) or value[:1] not in {"{", "["} or len(value) > _JSON_MAX:
+    """A text that holds JSON as what it holds, signed or not; anything else as it is."""
+    if not isinstance(value, str) or len(value) > _JSON_MAX:
         return value
+    if value[:1] not in {"{", "["}:
+        held = carried(value)
+        return value if held is None else held
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
