@@ -217,7 +217,8 @@ def test_where_the_time_to_wait_is_read() -> None:
     assert soon is not None
     assert 50 < soon <= 60
     assert retry_after_of(response("Wed, 21 Oct 2015 07:28:00 GMT")) == 0
-    for nothing in ("", "soon", "nan", "inf", "9" * 100, None):
+    far, farther = "20 Nov 99999999999 19:12:08 GMT", "20 Nov 1995 19:12:08 +99999999999"
+    for nothing in ("", "soon", "nan", "inf", "9" * 100, far, farther, None):
         assert retry_after_of(response(nothing)) is None
     assert retry_after_of(response("-5")) == 0
     assert retry_after_of(RateLimited(retry_after_s="7")) is None

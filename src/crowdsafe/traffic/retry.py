@@ -113,7 +113,7 @@ def retry_after_header(header: Any) -> float | None:
         pass
     try:
         moment: datetime = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (moment - utcnow()).total_seconds()
