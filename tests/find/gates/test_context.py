@@ -16,6 +16,7 @@ import pytest
 from crowdsafe.find.gates import context, control
 from crowdsafe.find.gates.patches import Patches
 from crowdsafe.find.gates.redirect import Redirect
+from crowdsafe.find.gates.sources import calling_line
 from tests.find.gates.watching import Watching, operating
 
 
@@ -72,6 +73,17 @@ def test_executors_of_the_loop_belong_to_the_task() -> None:
 
     with operating(Watching(), 5):
         assert asyncio.run(both()) == (5, 5)
+
+
+def test_what_a_loop_hands_to_a_thread_is_asked_for_by_the_line_that_awaits_it() -> None:
+    """An async view of Django asks through threads whose stacks hold nothing of it."""
+
+    async def ask() -> object:
+        return await asyncio.to_thread(calling_line)
+
+    with operating(Watching(), 5):
+        source = asyncio.run(ask())
+    assert getattr(source, "code", None) == "return await asyncio.to_thread(calling_line)"
 
 
 def test_sleeps_cost_nothing_in_an_operation_until_there_are_too_many() -> None:

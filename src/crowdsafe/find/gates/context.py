@@ -13,7 +13,7 @@ from typing import Any
 from crowdsafe.find.gates.control import current_operation, operate, scratch
 from crowdsafe.find.gates.patches import Patches
 from crowdsafe.find.gates.redirect import Redirect
-from crowdsafe.find.gates.sources import asked_by, calling_line
+from crowdsafe.find.gates.sources import asked_by, calling_line, handed_over
 
 __all__ = ["install"]
 
@@ -25,12 +25,14 @@ def install(redirect: Redirect) -> Callable[[], None]:  # noqa: ARG001
     """Patch threads, executors and sleeps; returns what undoes it.
 
     A thread or a call in an executor belongs to the operation that started it. (``to_thread``,
-    AnyIO and asgiref copy the context by themselves.) A sleep of an operation returns at once,
-    1000 times; after that it sleeps, so that a loop that waits for something does not spin.
+    AnyIO and asgiref copy the context by themselves; what a loop hands over is told the line that
+    asked for it.) A sleep of an operation returns at once, 1000 times; after that it sleeps, so
+    that a loop that waits for something does not spin.
     """
     patches = Patches()
     _carry_into_threads(patches)
     _carry_into_executors(patches)
+    _tell_loops_executors(patches)
     _skip_sleeps(patches)
     return patches.undo
 
@@ -58,6 +60,17 @@ def _carry_into_executors(patches: Patches) -> None:
         return original(self, carried, *args, **kwargs)
 
     patches.set(executor, "submit", submit)
+
+
+def _tell_loops_executors(patches: Patches) -> None:
+    original: Callable[..., Any] = asyncio.BaseEventLoop.run_in_executor
+
+    @functools.wraps(original)
+    def run_in_executor(self: Any, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        told = func if current_operation() is None else handed_over(func)
+        return original(self, executor, told, *args)
+
+    patches.set(asyncio.BaseEventLoop, "run_in_executor", run_in_executor)
 
 
 def _carried(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,8 @@ import linecache
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from typing import Any
 
 from crowdsafe.find.model import Source
 
-__all__ = ["asked_by", "calling_line", "set_roots"]
+__all__ = ["asked_by", "calling_line", "handed_over", "set_roots"]
 
 _LIBRARIES = frozenset({"site-packages", "dist-packages"})
 _PLUMBING = frozenset(
@@ -56,6 +57,23 @@ asked_by: contextvars.ContextVar[Source | None] = contextvars.ContextVar(
     "crowdsafe_find_asked_by", default=None
 )
 """The line that handed work to a thread which has no frame of the target on its stack."""
+_handed = threading.local()
+
+
+def handed_over(call: Callable[..., Any]) -> Callable[..., Any]:
+    """That call with the present line as what asked for it, in whatever context and thread it
+    runs: a variable of a context does not get past those who copy theirs before."""
+    line = calling_line()
+
+    def handed(*args: Any, **kwargs: Any) -> Any:
+        before = getattr(_handed, "line", None)
+        _handed.line = line or before
+        try:
+            return call(*args, **kwargs)
+        finally:
+            _handed.line = before
+
+    return handed
 
 
 def set_roots(folders: Iterable[str | os.PathLike[str]]) -> None:
@@ -90,7 +108,7 @@ def calling_line() -> Source | None:
             of_package = of_package or frame
         elif kind is _Kind.VIEWS and in_view:
             of_views = of_views or frame
-    asked = asked_by.get()
+    asked = asked_by.get() or getattr(_handed, "line", None)
     found = of_package or of_views
     if asked is None and found is not None:
         return _source(found.f_code.co_filename, found.f_lineno, found.f_code.co_qualname)
