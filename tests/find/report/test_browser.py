@@ -35,6 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
     findings = [samples.racy_stock(), samples.three_at_once(), samples.long_one(30)]
     findings += [samples.aborts(), samples.proven(), samples.not_found(), samples.inconclusive()]
+    findings += [samples.proven(), samples.racy_stock()]
     findings[0].matrix = (("read committed", "race", ""), ("serializable", "proven", "retried"))
     path.write_text(html.render(samples.report(*findings)), encoding="utf-8")
     return path.as_uri()
@@ -83,9 +84,11 @@ def test_by_keyboard_a_link_leads_to_its_finding_and_details_open(page: Page) ->
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "To the findings"
     page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "show-all"
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.url.endswith("#finding-1")
-    summary = page.locator("#finding-1 summary")
+    summary = page.locator("#finding-1 summary").last
     summary.focus()
     page.keyboard.press("Enter")
     assert page.locator("#finding-1 .steps li").first.is_visible()
@@ -93,3 +96,14 @@ def test_by_keyboard_a_link_leads_to_its_finding_and_details_open(page: Page) ->
 
 def test_it_prints(page: Page) -> None:
     assert len(page.pdf()) > 1000
+
+
+def test_the_table_shows_one_verdict_by_keyboard(page: Page) -> None:
+    rows = page.locator("table[aria-label='All findings'] tbody tr")
+    every = rows.count()
+    page.locator("#show-all").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#show-race").is_checked()
+    shown = [row for row in rows.all() if row.is_visible()]
+    assert 0 < len(shown) < every
+    assert {row.get_attribute("class") for row in shown} == {"race"}

@@ -10,7 +10,7 @@ from crowdsafe.find.token import Token, encode
 from tests.find.report import samples
 from tests.find.report.test_machines import odd_finding
 
-VOID = {"meta", "line", "rect", "polygon", "br"}
+VOID = {"meta", "input", "line", "rect", "polygon", "br"}
 
 
 class Page(HTMLParser):
@@ -57,9 +57,10 @@ def test_it_tells_all_that_a_race_needs() -> None:
         "store.write(take, Stock.on_hand",
         "crowdsafe replay",
         "the budget of 60 s ended",
-        "58 statements of A on other tables",
     ):
         assert part in page.text, part
+    alone = Page(html.render(samples.report(samples.long_one())))
+    assert "58 statements of A on other tables" in alone.text
     assert len(page.ids) == len(set(page.ids))
     assert all(link.removeprefix("#") in page.ids for link in page.links)
 
@@ -116,3 +117,14 @@ def test_the_requests_are_shown_as_they_were_given() -> None:
     finding.token = encode(Token("shop:app", "sqlite:///shop.db", texts, ()))
     page = Page(html.render(samples.report(finding)))
     assert all(text in page.text for text in texts)
+
+
+def test_a_long_table_can_be_filtered_and_tells_each_race_once() -> None:
+    races = [samples.racy_stock(), samples.racy_stock()]
+    many = samples.report(*(samples.proven() for _ in range(8)), *races)
+    page = Page(html.render(many))
+    assert {"show-all", "show-race", "show-proven"} <= set(page.ids)
+    assert page.tags.count("article") == 1
+    assert page.links.count("#finding-1") == 2
+    assert "of 1 other set of operations" in page.text
+    assert "show-all" not in Page(html.render(samples.report(*races))).ids

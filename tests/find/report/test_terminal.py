@@ -90,3 +90,25 @@ def test_what_was_tried_with_other_isolation_is_a_table() -> None:
     lines = [line.split() for line in terminal.render(samples.report(finding)).splitlines()]
     assert ["serializable", "aborts", "retry", "it"] in lines
     assert ["mended:app", "proven"] in lines
+
+
+def test_what_many_pairs_have_in_common_is_said_once() -> None:
+    races = [samples.racy_stock() for _ in range(3)]
+    races[1].operations = ("POST /a", "POST /b")
+    races[2].operations = ("POST /a", "POST /c")
+    safe = [samples.proven() for _ in range(30)]
+    unsure = [samples.inconclusive() for _ in range(2)]
+    text = terminal.render(samples.report(*safe, *races, *unsure))
+    assert text.count("Lost update on stock  severity high") == 1
+    same = text[text.index("The same race") :]
+    assert "- POST /a × POST /b\n  - POST /a × POST /c\n" in same
+    assert text.count("PROVEN") == 1 and "PROVEN  30 sets of operations" in text
+    assert text.count("exit code 3") == 1
+    assert text.index("RACE ") < text.index("PROVEN") < text.index("INCONCLUSIVE")
+    assert "3 races, 30 proven, 2 inconclusive" in text
+
+
+def test_a_race_in_other_lines_is_another_race() -> None:
+    one, other = samples.racy_stock(), samples.racy_stock()
+    other.sources = ("shop/other.py:1",)
+    assert str(samples.report(one, other)).count("severity high") == 2

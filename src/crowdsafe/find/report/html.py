@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.judge.anomalies import explanation
-from crowdsafe.find.model import Finding, Source, Step
+from crowdsafe.find.model import Finding, Source, Step, Verdict
 from crowdsafe.find.report import Report
+from crowdsafe.find.report.folding import same_races
 from crowdsafe.find.report.outcomes import Compared, comparison
 from crowdsafe.find.report.scene import Scene, scene_of
 from crowdsafe.find.report.svg import described, svg
@@ -33,6 +35,7 @@ _STEPS_MAX = 400
 _SQL_MAX = 3000
 _VALUES_MAX = 600
 _SOURCES_MAX = 12
+_FILTERED_FROM = 9
 _STYLE = Path(__file__).with_name("report.css")
 
 
@@ -48,9 +51,10 @@ def render(report: Report) -> str:
         f"<header><h1>{heading} in <code>{_safe(report.target, 120)}</code></h1>",
         f'<p class="muted">{_safe(report.database, 200)} · {facts}</p></header>',
         '<main id="findings">',
+        _filter(report),
         _overview(report),
         *(f'<p class="muted small">Note: {_safe(note, 500)}</p>' for note in report.notes),
-        *("".join(_article(number, each)) for number, each in _told(report)),
+        *("".join(_article(number, group)) for number, group in _told(report)),
         "</main>",
         f"<footer>crowdsafe find {_safe(report.version, 40)}</footer>",
     ]
@@ -62,8 +66,23 @@ def render(report: Report) -> str:
     )
 
 
-def _told(report: Report) -> Iterator[tuple[int, Finding]]:
-    return ((number, each) for number, each in enumerate(report.findings, 1) if each.anomaly)
+def _told(report: Report) -> Iterator[tuple[int, list[Finding]]]:
+    return enumerate(same_races(report.findings), 1)
+
+
+def _filter(report: Report) -> str:
+    """Which verdicts the table shows, where it is long. Works without a script."""
+    if len(report.findings) < _FILTERED_FROM:
+        return ""
+    found = Counter(finding.verdict for finding in report.findings)
+    choices = [("all", f"all {len(report.findings)}")]
+    choices += [(one.value, f"{found[one]} {one.value}") for one in Verdict if found[one]]
+    inputs = "".join(
+        f'<label><input type="radio" name="shown" id="show-{name}"'
+        f"{' checked' if name == 'all' else ''}> {words}</label>"
+        for name, words in choices
+    )
+    return f'<fieldset class="filter"><legend>Show</legend>{inputs}</fieldset>'
 
 
 def _safe(text: object, length: int = 4000) -> str:
@@ -72,11 +91,13 @@ def _safe(text: object, length: int = 4000) -> str:
 
 def _overview(report: Report) -> str:
     rows = []
-    for number, each in enumerate(report.findings, 1):
+    numbers = {id(one): number for number, group in _told(report) for one in group}
+    for each in sorted(report.findings, key=lambda one: list(Verdict).index(one.verdict)):
         name = _safe(title(each)) if each.anomaly else _safe(each.reason or "", 300)
-        what = f'<a href="#finding-{number}">{name}</a>' if each.anomaly else name
+        what = f'<a href="#finding-{numbers[id(each)]}">{name}</a>' if each.anomaly else name
+        verdict = each.verdict.value
         rows.append(
-            f'<tr><td><span class="chip {each.verdict.value}">{each.verdict.value}</span></td>'
+            f'<tr class="{verdict}"><td><span class="chip {verdict}">{verdict}</span></td>'
             f'<th scope="row"><code>{_safe(together(each.operations, 120))}</code></th>'
             f'<td data-label="what">{what}</td>'
             f'<td class="number" data-label="schedules">{each.schedules}</td>'
@@ -98,7 +119,8 @@ def _overview(report: Report) -> str:
     )
 
 
-def _article(number: int, finding: Finding) -> Iterator[str]:
+def _article(number: int, group: list[Finding]) -> Iterator[str]:
+    finding, *same = group
     assert finding.anomaly is not None
     severity = finding.severity.value if finding.severity else "low"
     found = f"found by schedule {finding.schedules_to_find} of {finding.schedules}"
@@ -112,6 +134,7 @@ def _article(number: int, finding: Finding) -> Iterator[str]:
     for operation, (sign, name) in enumerate(legend(_requests(finding), 400)):
         yield f'<dt class="who-{operation % 3}">{sign}</dt><dd>{_safe(name)}</dd>'
     yield "</dl>"
+    yield from _same(same)
     yield f'<div class="what"><p class="told">{_safe(finding.summary)}</p>'
     yield f"<p>{_safe(explanation(finding.anomaly))}</p>"
     if finding.differences:
@@ -131,6 +154,19 @@ def _article(number: int, finding: Finding) -> Iterator[str]:
         yield "<h3>See it again</h3>"
         yield f"<pre>crowdsafe replay {_safe(finding.token, 20_000)}</pre>"
     yield "</article>"
+
+
+def _same(findings: list[Finding]) -> Iterator[str]:
+    if not findings:
+        return
+    sets = f"{count(len(findings), 'other set')} of operations"
+    yield f"<details><summary>The same race, in the same lines, of {sets}</summary><ul>"
+    for finding in findings:
+        yield f"<li><code>{_safe(together(finding.operations, 200))}</code>"
+        if finding.token:
+            yield f"<pre>crowdsafe replay {_safe(finding.token, 20_000)}</pre>"
+        yield "</li>"
+    yield "</ul></details>"
 
 
 def _requests(finding: Finding) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +15,7 @@ from crowdsafe.find.judge.anomalies import explanation
 from crowdsafe.find.model import Finding, Severity, Verdict
 from crowdsafe.find.report import Report
 from crowdsafe.find.report.diagram import drawn
+from crowdsafe.find.report.folding import same_races, same_reasons
 from crowdsafe.find.report.outcomes import comparison
 from crowdsafe.find.report.scene import scene_of
 from crowdsafe.find.report.words import (
@@ -39,6 +40,8 @@ _STYLES = {
 _SEVERITIES = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: ""}
 _SOURCES_MAX = 8
 _CURES_SHOWN = 1
+_LISTED_MAX = 12
+_WIDE = 100
 
 
 def render(report: Report, *, width: int = 80) -> str:
@@ -51,34 +54,61 @@ def render(report: Report, *, width: int = 80) -> str:
 
 
 def show(report: Report, console: Console | None = None) -> None:
-    """Print each finding, races with all that is needed to understand them, and a summary."""
+    """Print each race with all that is needed to understand it, the rest by why it is none, and a
+    summary. What says the same of several pairs is said once."""
     console = console or Console(highlight=False)
-    for finding in report.findings:
-        show_finding(finding, console)
+    for first, *others in same_races(report.findings):
+        show_finding(first, console, same=others)
+    for group in same_reasons(report.findings):
+        _show_others(group, console)
     for note in report.notes:
         _say(console, f"note: {clean(note)}", "dim")
     if len(report.findings) > 1:
         console.print()
-        console.print(_table(report))
+        console.print(_table(report, wide=console.width >= _WIDE))
     _say(console, _totals(report), "bold")
 
 
-def show_finding(finding: Finding, console: Console) -> None:
-    """One verdict line; for a race the whole story below it."""
-    line = Text()
-    line.append(finding.verdict.value.upper(), _STYLES[finding.verdict])
-    line.append(f"  {together(finding.operations, 200)}")
-    console.print(line)
-    if finding.anomaly is None:
-        facts = f"{count(finding.schedules, 'schedule')}, {duration(finding.seconds)}"
-        _say(console, "; ".join(filter(None, [clean(finding.reason), facts])), "dim", indent=2)
-        return
+def show_finding(finding: Finding, console: Console, *, same: Sequence[Finding] = ()) -> None:
+    """The verdict and the whole story of a race, then the other pairs that have the ``same``."""
+    _say_verdict(finding, together(finding.operations, 200), console)
     for part in _story(finding, console):
         console.print(part)
+    if same:
+        _say(console, "\nThe same race, in the same lines:", indent=2)
+        _list(same, console)
     if finding.token:
         _say(console, "\nSee it again:", indent=2)
         console.print(Text(f"  crowdsafe replay {finding.token}"), soft_wrap=True)
     console.print()
+
+
+def _show_others(group: Sequence[Finding], console: Console) -> None:
+    """What has one verdict for one reason: a pair with its cost, or how many there are."""
+    first = group[0]
+    if len(group) == 1:
+        _say_verdict(first, together(first.operations, 200), console)
+    else:
+        _say_verdict(first, f"{len(group)} sets of operations", console)
+    schedules = sum(finding.schedules for finding in group)
+    facts = f"{count(schedules, 'schedule')}, {duration(sum(one.seconds for one in group))}"
+    _say(console, "; ".join(filter(None, [clean(first.reason), facts])), "dim", indent=2)
+    if len(group) > 1 and first.verdict is not Verdict.PROVEN:
+        _list(group, console)
+
+
+def _say_verdict(finding: Finding, what: str, console: Console) -> None:
+    line = Text()
+    line.append(finding.verdict.value.upper(), _STYLES[finding.verdict])
+    line.append(f"  {what}")
+    console.print(line)
+
+
+def _list(findings: Sequence[Finding], console: Console) -> None:
+    for finding in findings[:_LISTED_MAX]:
+        _say(console, f"- {together(finding.operations, 100)}", indent=2)
+    if len(findings) > _LISTED_MAX:
+        _say(console, f"- and {len(findings) - _LISTED_MAX} more", indent=2)
 
 
 def _story(finding: Finding, console: Console) -> Iterator[Padding | Text]:
@@ -167,18 +197,21 @@ def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     console.print(Padding(Text(text, style), (0, 0, 0, indent), expand=False))
 
 
-def _table(report: Report) -> Table:
+def _table(report: Report, *, wide: bool) -> Table:
+    """All findings, races first; what each race is only where there is room for it."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("verdict")
-    table.add_column("what")
+    if wide:
+        table.add_column("what")
     table.add_column("operations", overflow="fold")
     table.add_column("schedules", justify="right")
     table.add_column("time", justify="right", no_wrap=True)
-    for finding in report.findings:
+    order = list(Verdict)
+    for finding in sorted(report.findings, key=lambda one: order.index(one.verdict)):
         what = title(finding) if finding.anomaly else ""
         table.add_row(
             Text(finding.verdict.value, _STYLES[finding.verdict]),
-            Text(what),
+            *([Text(what)] if wide else []),
             Text(together(finding.operations, 34)),
             str(finding.schedules),
             duration(finding.seconds),
