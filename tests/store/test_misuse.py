@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -98,3 +99,27 @@ def test_a_slow_call_inside_a_write_is_named(pg_url: str, after: bool) -> None:
             store.write(work)
         assert runs == [1]
         assert store.read(work_count) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("used", [True, False], ids=["used", "unused"])
+def test_an_async_store_that_was_made_before_a_fork(url: str, used: bool) -> None:
+    store = AsyncStore(url)
+
+    async def write_one(who: str) -> int:
+        await store.write(lambda session: session.add(Note(text=who)))
+        return await store.read(work_count)
+
+    with asyncio.Runner() as runner:
+        if used:
+            runner.run(write_one("before"))
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if asyncio.run(write_one("child")) == 1 + used else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert runner.run(write_one("after")) == 2 + used
+        runner.run(store.close())

@@ -142,7 +142,7 @@ class AsyncStore:
 
     The same functions and the same guarantees as ``Store``. On SQLite a write runs on the writer
     thread and a read on a reader thread. On PostgreSQL both run on the loop itself and give way at
-    every statement, so a function must not block: no sleep, no HTTP call.
+    every statement, so a function must not block: no sleep, no HTTP call. Safe to use after a fork.
 
     ``await start()`` connects and finds out early what is wrong with the URL (ConfigError).
     """
@@ -151,17 +151,13 @@ class AsyncStore:
         self.url = parse_url(url)
         self.settings = settings or Settings()
         self.dialect: Dialect = dialect_of(self.url)
-        self._reads = 0
-        self._started = False
-        if self.dialect == "sqlite":
-            self._backend: Any = SqliteFile(str(self.url.database), self.settings)
-        else:
-            self._backend = _postgres().AsyncPostgres(self.url, self.settings)
+        self._open()
 
     async def start(self) -> None:
         """Connect once. Raises ConfigError when the server refuses or cannot be reached."""
+        backend = self._backend
         if self.dialect == "postgresql":
-            await greenlet_spawn(_check_connects, self._backend)
+            await greenlet_spawn(_check_connects, backend)
         self._started = True
 
     async def write(
@@ -180,6 +176,7 @@ class AsyncStore:
         dropped, and one that runs goes on to its end.
         """
         refuse_nesting()
+        backend = self._backend
         if not self._started:
             await self.start()
         work = AsyncWork(
@@ -187,9 +184,9 @@ class AsyncStore:
             grace_s=self.settings.grace_s,
         )
         if self.dialect == "postgresql":
-            return cast(T, await self._backend.write(work))
+            return cast(T, await backend.write(work))
         try:
-            self._backend.submit(work)
+            backend.submit(work)
             return cast(T, await work.future)
         except BaseException:
             work.abandon()
@@ -203,6 +200,7 @@ class AsyncStore:
         Raises what ``fn`` raises, DeadlineExceeded, Overloaded, DatabaseUnavailable.
         """
         refuse_nesting()
+        backend = self._backend
         if not self._started:
             await self.start()
         if self._reads >= self.settings.queue_max:
@@ -211,7 +209,8 @@ class AsyncStore:
         deadline = _deadline(self.settings, deadline_s)
         try:
             async with asyncio.timeout(deadline - time.monotonic()) as limit:
-                return cast(T, await self._read(fn, args, kwargs, Losses(self.settings, deadline)))
+                losses = Losses(self.settings, deadline)
+                return cast(T, await self._read(backend, fn, args, kwargs, losses))
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -252,16 +251,32 @@ class AsyncStore:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _read(self, fn: Callable[..., Any], args: Any, kwargs: Any, losses: Losses) -> Any:
+    def _open(self) -> None:
+        if self.dialect == "sqlite":
+            self._open_backend: Any = SqliteFile(str(self.url.database), self.settings)
+        else:
+            self._open_backend = _postgres().AsyncPostgres(self.url, self.settings)
+        self._reads = 0
+        self._started = False
+        self._pid = os.getpid()
+
+    @property
+    def _backend(self) -> Any:
+        if self._pid != os.getpid():
+            _inherited.append(self._open_backend)
+            self._open()
+        return self._open_backend
+
+    async def _read(
+        self, backend: Any, fn: Callable[..., Any], args: Any, kwargs: Any, losses: Losses
+    ) -> Any:
         loop = asyncio.get_running_loop()
         while True:
-            self._backend.check_open()
+            backend.check_open()
             try:
                 if self.dialect == "postgresql":
-                    return await greenlet_spawn(self._backend.read, fn, args, kwargs)
-                return await loop.run_in_executor(
-                    self._backend.readers, self._backend.read, fn, args, kwargs
-                )
+                    return await greenlet_spawn(backend.read, fn, args, kwargs)
+                return await loop.run_in_executor(backend.readers, backend.read, fn, args, kwargs)
             except Exception as error:
                 wait_s = losses.after(error)
             await asyncio.sleep(wait_s)
