@@ -21,6 +21,8 @@ __all__ = ["Analyse", "analyst"]
 
 Analyse = Callable[[str], Statement]
 
+_REPLACES = re.compile(r"\b(or\s+replace|replace\s+into)\b", re.IGNORECASE)
+
 
 def analyst(schema: Schema, dialect: str) -> Analyse:
     """A function from the text of a statement to what it does in a database of this schema."""
@@ -38,13 +40,14 @@ def analyst(schema: Schema, dialect: str) -> Analyse:
         reads = _through_views(statement.reads, schema)
         if reads != statement.reads:
             statement = replace(statement, reads=reads)
-        if statement.verb is Verb.DELETE or _changes_keys(statement, schema):
+        if _deletes(statement) or _changes_keys(statement, schema):
             reached = _closure(statement.writes, referring)
             statement = replace(statement, writes=statement.writes | reached)
         unknown = statement.verb is not Verb.DDL and statement.tables - schema.tables.keys()
         runs_more = statement.writes & triggered or statement.tables & guarded
         if unknown or runs_more or (calls is not None and calls.search(text)):
-            return replace(statement, opaque=True)
+            counts = any(name.rpartition(".")[2] in schema.sequences for name in unknown or ())
+            return replace(statement, opaque=True, counts=statement.counts or counts)
         return statement
 
     return known
@@ -98,6 +101,11 @@ def _referring(schema: Schema) -> dict[str, frozenset[str]]:
         for key in table.foreign_keys:
             found.setdefault(key.to_table, set()).add(name)
     return {name: frozenset(tables) for name, tables in found.items()}
+
+
+def _deletes(statement: Statement) -> bool:
+    """Whether it may delete rows: REPLACE deletes those that are in its way."""
+    return statement.verb is Verb.DELETE or _REPLACES.search(statement.text) is not None
 
 
 def _changes_keys(statement: Statement, schema: Schema) -> bool:

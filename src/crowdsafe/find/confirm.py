@@ -32,6 +32,7 @@ def confirm(
     try:
         serial = SerialOutcomes(stage, operations)
         serial.demand_success()
+        serial.demand_repeatable_rows()
         search = Search(
             stage.controller,
             operations,
@@ -46,6 +47,9 @@ def confirm(
                 break
             sieve.take(run, search.schedules)
         finding.schedules = search.schedules
+        sieve.hold_against_chance()
+        if sieve.rests_on_answers:
+            serial.demand_repeatable_answers()
         sieve.tell(finding)
         if finding.verdict is not Verdict.RACE:
             _tell_end(finding, search)
@@ -80,6 +84,11 @@ class _Sieve:
     after: int = 0
     unstable: int = 0
 
+    @property
+    def rests_on_answers(self) -> bool:
+        """Whether nothing was seen but wrong answers, or nothing at all."""
+        return self.rank in {0, _WORST - 1}
+
     def has_enough(self, schedules: int) -> bool:
         """Whether nothing worse has to be looked for, or can be told."""
         if self.rank == _WORST or self.unstable >= _UNSTABLE_MAX:
@@ -99,6 +108,16 @@ class _Sieve:
             self.worst, self.judgement = again
             self.rank = _rank(again[1])
             self.after = schedules
+
+    def hold_against_chance(self) -> None:
+        """Have each order run once more: what comes by chance may look like a race. Raises
+        Inconclusive when it does."""
+        if self.worst is None:
+            return
+        self.serial.repeat()
+        self.serial.demand_repeatable_rows()
+        if self.serial.judge(self.worst).kind == "serial":
+            self.worst, self.rank, self.unstable = None, 0, self.unstable + 1
 
     def tell(self, finding: Finding) -> None:
         """Write what was found into the finding. Raises Inconclusive for what does not recur."""

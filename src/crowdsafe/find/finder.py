@@ -10,11 +10,12 @@ from typing import Any
 
 from crowdsafe.find.confirm import confirm
 from crowdsafe.find.model import Answer, Finding, Operation, Run, Verdict
-from crowdsafe.find.predict import Footprint, conflicts, footprint, groups
+from crowdsafe.find.predict import SEQUENCE, Footprint, conflicts, footprint, groups
 from crowdsafe.find.report import Report
 from crowdsafe.find.session import Session
 from crowdsafe.find.stage import Invariant, Job, Stage
 from crowdsafe.find.targets import sent_away, told
+from crowdsafe.find.unseen import watched_alone
 
 __all__ = ["Progress", "find", "hunt"]
 
@@ -83,7 +84,8 @@ class _Recorded:
     """An operation alone: what it touched, or why it cannot be tried; ``refused`` is what it was
     told when it was refused, which another operation before it may change, ``idle`` when it wrote
     nothing although it was to change something, such as a form that was not filled in well;
-    ``strangers`` are the databases that it talks to besides the one that was named."""
+    ``strangers`` are the databases that it talks to besides the one that was named, ``unseen``
+    says what it does in that one past the gates."""
 
     operation: Operation
     footprint: Footprint
@@ -91,6 +93,7 @@ class _Recorded:
     refused: str | None = None
     idle: str | None = None
     strangers: tuple[str, ...] = ()
+    unseen: str = ""
 
 
 def hunt(
@@ -129,7 +132,7 @@ def hunt(
                 schedules=stage.job.schedules,
                 seconds=share,
             )
-        _admit_strangers(finding, members)
+        _admit_unseen(finding, members)
         tell({"event": "finding", "done": done + 1} | place)
         yield finding
         if foregone is None and stage.controller.broken:
@@ -165,7 +168,7 @@ def _record(stage: Stage, operation: Operation) -> _Recorded:
     noted = stage.database.redirect.strangers
     others = set(noted)
     noted.clear()
-    run = stage.serial([operation], (0,))
+    run, unseen = watched_alone(stage, operation)
     strangers = tuple(stage.strangers())
     noted.update(others)
     answer = run.answers[0]
@@ -173,19 +176,39 @@ def _record(stage: Stage, operation: Operation) -> _Recorded:
     return _Recorded(
         operation,
         touched,
-        _trouble(stage, operation, run),
+        _trouble(stage, operation, run, unseen),
         told(answer.replies[-1]) if answer.stopped_at is not None else None,
         None if touched.writes else _said(answer),
         strangers,
+        unseen,
     )
 
 
-def _admit_strangers(finding: Finding, members: Sequence[_Recorded]) -> None:
-    """Take back a proof about operations that also talk to a database that nobody looked at."""
+def _admit_unseen(finding: Finding, members: Sequence[_Recorded]) -> None:
+    """Take back a proof about operations that also did what nobody looked at."""
+    if finding.verdict not in {Verdict.PROVEN, Verdict.NOT_FOUND}:
+        return
     strangers = sorted({name for member in members for name in member.strangers})
-    if finding.verdict is Verdict.PROVEN and strangers:
+    unseen = dict.fromkeys(member.unseen for member in members if member.unseen)
+    if finding.verdict is Verdict.PROVEN and _share_a_count(members):
+        finding.verdict = Verdict.INCONCLUSIVE
+        finding.reason = (
+            "they read or set where a sequence stands (setval, last_value), and numbers of a "
+            "sequence are not compared: count in a row of a table, which can be locked"
+        )
+    elif strangers and finding.verdict is Verdict.PROVEN:
         finding.verdict = Verdict.INCONCLUSIVE
         finding.reason = f"nothing is known of what they do in {', '.join(strangers)}"
+    elif unseen:
+        finding.verdict = Verdict.INCONCLUSIVE
+        finding.reason = "; ".join(unseen)
+
+
+def _share_a_count(members: Sequence[_Recorded]) -> bool:
+    """Whether one reads or sets where a sequence stands that another draws from, or does too."""
+    reach = [member.footprint for member in members]
+    users = sum(SEQUENCE in one.reads | one.writes for one in reach)
+    return users > 1 and any(SEQUENCE in one.writes for one in reach)
 
 
 def _said(answer: Answer) -> str | None:
@@ -198,10 +221,12 @@ def _said(answer: Answer) -> str | None:
     return f"{posts[-1].request} is answered {told(posts[-1])}" if posts else None
 
 
-def _trouble(stage: Stage, operation: Operation, run: Run) -> str | None:
+def _trouble(stage: Stage, operation: Operation, run: Run, unseen: str) -> str | None:
     """Why this operation cannot be tried at once with others, by how it went alone."""
     if run.problem is not None:
-        return f"{operation.name} alone: {run.problem}"
+        return f"{operation.name} alone: {run.problem}" + (f"; {unseen}" if unseen else "")
+    if not run.steps and unseen:
+        return unseen
     if not run.steps:
         where = f", but it talks to {', '.join(s)}" if (s := stage.strangers()) else ""
         said = f"; it answers {told(r[-1])}" if (r := run.answers[0].replies) else ""

@@ -58,7 +58,8 @@ class Statement:
     that is not ``public`` or ``main``. An ``opaque`` statement was not understood: it may read
     and write anything. ``columns_*`` are None where they could not be told (``SELECT *``).
     ``assignments`` are the SET clauses of an UPDATE (column → expression), ``equalities`` the
-    columns that its WHERE compares with a constant or a parameter.
+    columns that its WHERE compares with a constant or a parameter. One that ``draws`` takes the
+    next number of a sequence, one that ``counts`` reads or sets where a sequence stands.
     """
 
     text: str
@@ -67,6 +68,8 @@ class Statement:
     writes: frozenset[str] = frozenset()
     locks_rows: bool = False
     advisory: bool = False
+    draws: bool = False
+    counts: bool = False
     opaque: bool = False
     columns_read: frozenset[tuple[str, str]] | None = None
     columns_written: frozenset[tuple[str, str]] | None = None

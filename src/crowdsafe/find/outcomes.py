@@ -66,6 +66,18 @@ class SerialOutcomes:
                 why = f"{operation.name} is refused each time, with {told(answers[0].replies[-1])}"
                 raise Inconclusive(f"{why}: give one that succeeds")
 
+    def demand_repeatable_rows(self) -> None:
+        """Raises Inconclusive when one order twice leaves other rows, beyond what is volatile."""
+        unstable = self.oracle.unstable
+        if unstable is not None and unstable.rows_differ:
+            raise Inconclusive(_unrepeatable(unstable.as_repeated()))
+
+    def demand_repeatable_answers(self) -> None:
+        """Raises Inconclusive when one order twice gives other answers or rows likewise."""
+        unstable = self.oracle.unstable
+        if unstable is not None:
+            raise Inconclusive(_unrepeatable(unstable.as_repeated()))
+
     def judge(self, run: Run) -> Judgement:
         """Whether a serial order gives this; runs the serial orders that are missing first."""
         for _ in range(_WANTED_MAX):
@@ -82,6 +94,10 @@ class SerialOutcomes:
         rest = self._last_learned + _CLOCK_STEP_S - time.monotonic()
         if rest > 0:
             time.sleep(rest)
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Run the orders again, to learn what else is not the same each time."""
         whole = (None,) * len(self.operations)
         for order in self._distinct:
             self.oracle.learn([self.runs[order, whole], self._run(order, whole)])
@@ -117,6 +133,13 @@ class SerialOutcomes:
             if all(self.operations[a] is self.operations[b] for a, b in names.items()):
                 return _renamed(run, names)
         return None
+
+
+def _unrepeatable(difference: str) -> str:
+    return (
+        "one after another, in the same order, they do not give the same each time "
+        f"({difference}): take chance, and what is left from earlier calls, out of them"
+    )
 
 
 def _renamed(run: Run, names: dict[int, int]) -> Run:

@@ -17,6 +17,9 @@ __all__ = ["Footprint", "conflicts", "footprint", "groups"]
 ALL = "*"
 """The name that stands for every table."""
 
+SEQUENCE = "sequence"
+"""The name that stands for where sequences stand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -27,7 +30,8 @@ class Footprint:
 
 
 def footprint(steps: Iterable[Step], analyse: Callable[[str], Statement]) -> Footprint:
-    """What these steps touch; a row lock, an advisory lock and LOCK TABLE count as writes."""
+    """What these steps touch; a row lock, an advisory lock and LOCK TABLE count as writes.
+    A number drawn from a sequence only minds what may set that one, which is opaque."""
     reads: set[str] = set()
     writes: set[str] = set()
     for step in steps:
@@ -36,6 +40,10 @@ def footprint(steps: Iterable[Step], analyse: Callable[[str], Statement]) -> Foo
             writes.add(ALL)
         if statement.advisory:
             writes.add("advisory lock")
+        if statement.draws:
+            reads.add(SEQUENCE)
+        if statement.counts:
+            writes.add(SEQUENCE)
         reads |= statement.reads
         writes |= statement.writes
         if statement.locks_rows or statement.verb is Verb.LOCK:

@@ -125,13 +125,14 @@ class Stage:
     def after(self, run: Run) -> None:
         """Read what a run left, and remember what has to be put back."""
         self.runs += 1
-        touched = self._touched(run)
+        touched = self.touched(run)
         if self._dirty is not None:
             self._dirty = None if touched is None else self._dirty | touched
         if run.problem is None:
             run.state = self._state(touched)
 
-    def _touched(self, run: Run) -> frozenset[str] | None:
+    def touched(self, run: Run) -> frozenset[str] | None:
+        """The tables that the run's statements may have written; None: perhaps all."""
         if any(self.analyse(step.sql).verb is Verb.DDL for step in run.steps):
             return None
         writes = footprint(run.steps, self.analyse).writes

@@ -220,7 +220,6 @@ TABLES = [
     (PG, "SELECT 1", "select", "", ""),
     (PG, "select pg_catalog.version()", "select", "", ""),
     (PG, "SELECT nextval('s')", "select", "", ""),
-    (PG, "SELECT setval(pg_get_serial_sequence('a', 'id'), 7)", "select", "", ""),
     (
         PG,
         "SELECT t.oid FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace",

@@ -73,6 +73,10 @@ class Database(Protocol):
     def set_isolation(self, level: str | None) -> None:
         """Set the isolation level of new transactions; None is the target's own."""
 
+    def original_mark(self) -> object:
+        """Something that is another one after the original was used by anybody (of a SQLite
+        file: written); None where the finder works in place."""
+
     def close(self) -> None:
         """Drop the working copy."""
 

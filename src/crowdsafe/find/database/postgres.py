@@ -142,6 +142,11 @@ class PostgresDatabase:
             raise ConfigError(f"{level!r} is no isolation level: use one of {sorted(_LEVELS)}")
         force_isolation(level)
 
+    def original_mark(self) -> object:
+        if self._in_place:
+            return None
+        return self._watch.execute(_SESSIONS, [self.redirect.original] * 2).fetchone()
+
     def close(self) -> None:
         force_isolation(None)
         assume_isolation(None)
@@ -190,5 +195,11 @@ WITH others AS MATERIALIZED (
     AND backend_type = 'client backend'
 )
 SELECT pid FROM others WHERE pg_terminate_backend(pid)
+"""
+# The count of sessions is there from PostgreSQL 14 on; one that is over is only seen by it.
+_SESSIONS = b"""
+SELECT (SELECT to_jsonb(d) -> 'sessions' FROM pg_stat_database d WHERE datname = %s),
+       (SELECT array_agg((pid, state_change)::text ORDER BY pid) FROM pg_stat_activity
+        WHERE datname = %s AND backend_type = 'client backend')
 """
 _PREPARED = b"SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"

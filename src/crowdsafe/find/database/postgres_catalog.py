@@ -79,7 +79,7 @@ WHERE contype = 'f' AND conrelid = ANY(%s) AND conparentid = 0
 ORDER BY conrelid, conname
 """
 _SEQUENCES = f"""
-SELECT c.oid, n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax
+SELECT c.oid, n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax, lower(c.relname)
 FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {_USERS} ORDER BY n.nspname, c.relname
@@ -194,9 +194,10 @@ def read_catalogue(side: psycopg.Connection[tuple[Any, ...]]) -> Catalogue:
             {view: frozenset(tables) for view, tables in views.items()},
             frozenset(name for (name,) in functions),
             _homonyms([*names.values(), *views]),
+            frozenset(bare for *_, bare in sequences),
         ),
         relations,
-        tuple((s[0], f"{quoted(s[1])}.{quoted(s[2])}", *s[3:]) for s in sequences),
+        tuple((s[0], f"{quoted(s[1])}.{quoted(s[2])}", *s[3:6]) for s in sequences),
     )
 
 

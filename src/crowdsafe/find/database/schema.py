@@ -58,13 +58,15 @@ class Schema:
 
     ``functions`` are those of the database's users that may look at tables, lower case. A name
     without a schema may mean a table of any schema: ``homonyms`` has all that it may mean where
-    that is another one than the name itself, or more than one.
+    that is another one than the name itself, or more than one. ``sequences`` are their names,
+    without a schema.
     """
 
     tables: Mapping[str, Table] = field(default_factory=dict)
     views: Mapping[str, frozenset[str]] = field(default_factory=dict)
     functions: frozenset[str] = frozenset()
     homonyms: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sequences: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Table]:
         return iter(self.tables.values())

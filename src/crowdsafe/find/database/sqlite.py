@@ -17,6 +17,7 @@ from crowdsafe.find.database.sqlite_file import (
     check_database,
     copy_database,
     open_plain,
+    stamps,
 )
 from crowdsafe.find.database.sqlite_locks import SqliteLocks
 from crowdsafe.find.database.sqlite_tables import read_schema, read_state
@@ -125,6 +126,9 @@ class SqliteDatabase:
                 "SQLite has one isolation level, serializable: leave --isolation out, or name a "
                 "PostgreSQL database"
             )
+
+    def original_mark(self) -> object:
+        return None if self._folder is None else stamps(self.redirect.original)
 
     def close(self) -> None:
         if self._closed:

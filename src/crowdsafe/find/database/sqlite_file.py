@@ -17,7 +17,14 @@ from pathlib import Path
 
 from crowdsafe.errors import ConfigError
 
-__all__ = ["PagedFile", "back_up", "check_database", "copy_database", "open_plain"]
+__all__ = [
+    "PagedFile",
+    "back_up",
+    "check_database",
+    "copy_database",
+    "open_plain",
+    "stamps",
+]
 
 _TRIES = 5
 _BUSY_S = 2.0
@@ -46,13 +53,13 @@ def copy_database(original: str, working: str) -> None:
     keeps changing, or is no database.
     """
     for _ in range(_TRIES):
-        before = _stamps(original)
+        before = stamps(original)
         for suffix in _SUFFIXES:
             if before[suffix] is not None:
                 shutil.copyfile(original + suffix, working + suffix)
             else:
                 Path(working + suffix).unlink(missing_ok=True)
-        if _stamps(original) == before:
+        if stamps(original) == before:
             break
     else:
         raise ConfigError(f"{original} is being written to: stop what uses it, then run this again")
@@ -70,7 +77,8 @@ def check_database(path: str, name: str) -> None:
         raise ConfigError(f"{name} is no sound SQLite database ({found}): name another file")
 
 
-def _stamps(original: str) -> dict[str, tuple[int, int] | None]:
+def stamps(original: str) -> dict[str, tuple[int, int] | None]:
+    """When the file, its WAL and its journal were last written, and how large they are."""
     found: dict[str, tuple[int, int] | None] = {}
     for suffix in _SUFFIXES:
         try:

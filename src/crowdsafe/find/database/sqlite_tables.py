@@ -37,7 +37,8 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
         if kind == "table" and not _is_virtual(sql) and not name.startswith(virtual)
     }
     views = {name.lower(): _text_of(sql) for kind, name, _, sql in made if kind == "view"}
-    return Schema(tables, {name: _reads(name, views, frozenset(tables)) for name in views})
+    reads = {name: _reads(name, views, frozenset(tables)) for name in views}
+    return Schema(tables, reads, sequences=frozenset({"sqlite_sequence"}))
 
 
 def _text_of(view: str) -> str:

@@ -19,6 +19,8 @@ _ADVISORY = "#advisory"
 _SNAPSHOT = "#snapshot"
 _FILE = "#file"
 _READERS = "#readers"
+_DRAWN: Touch = {"#sequence": (Mode.READ, None)}
+"""A number drawn from a sequence: only what may set it, which touches everything, minds."""
 _WRITING = Mode.LOCK | Mode.ADD | Mode.SHARE
 _BOUNDS = {Verb.BEGIN, Verb.SAVEPOINT, Verb.RELEASE, Verb.SET}
 
@@ -84,7 +86,7 @@ class Transactions:
             return self._ending(tx, statement.verb)
         own = self._own(tx, statement, sql, parameters)
         written = _only(own, _WRITING)
-        parts = [own, self._failing(tx, statement)]
+        parts = [own, self._failing(tx, statement), _drawn(statement)]
         stays = statement.text in self._habits.staying - self._habits.committing
         if not (tx.begun or link.in_transaction or stays):
             parts += [_released(written), _published(written)]
@@ -137,7 +139,7 @@ class Transactions:
     ) -> Touch:
         own = self._own(tx, statement, sql, parameters)
         level = tx.level or link.isolation or self._levels.get(link)
-        parts = [own, self._failing(tx, statement)]
+        parts = [own, self._failing(tx, statement), _drawn(statement)]
         if level in {"repeatable read", "serializable", None}:  # None: it may be any
             if tx.snapshot and level == "repeatable read":
                 parts[0] = _only(own, _WRITING)
@@ -267,6 +269,10 @@ def plain_touch(statement: Statement, _sql: str, _parameters: Any) -> Touch:
     touch: dict[str, tuple[Mode, Rows]] = dict.fromkeys(locks, (Mode.LOCK, None))
     touch.update(dict.fromkeys(statement.reads - locks, (Mode.READ, None)))
     return touch
+
+
+def _drawn(statement: Statement) -> Touch:
+    return _DRAWN if statement.draws else NOTHING
 
 
 def _published(touch: Touch) -> Touch:

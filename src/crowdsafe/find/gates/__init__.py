@@ -9,12 +9,27 @@ from collections.abc import Callable
 
 from crowdsafe.find.gates.redirect import Redirect
 
-__all__ = ["Redirect", "install"]
+__all__ = ["Redirect", "install", "seen_drivers", "unseen_drivers"]
 
 _DRIVERS = {
     "sqlite": (("sqlite3", "sqlite"), ("aiosqlite", "aiosqlite")),
     "postgresql": (("psycopg", "psycopg3"), ("psycopg2", "psycopg2"), ("asyncpg", "asyncpg")),
 }
+
+_WITHOUT_GATE = {
+    "sqlite": ("apsw", "pysqlite3", "sqlcipher3", "libsql", "libsql_experimental", "duckdb"),
+    "postgresql": ("pg8000", "psycopg2cffi", "pgdb", "postgresql", "adbc_driver_postgresql"),
+}
+
+
+def seen_drivers(dialect: str) -> list[str]:
+    """The drivers of that dialect whose statements are seen."""
+    return [driver for driver, _ in _DRIVERS[dialect]]
+
+
+def unseen_drivers(dialect: str) -> list[str]:
+    """The drivers of that dialect that this process has loaded and nobody sees."""
+    return [driver for driver in _WITHOUT_GATE[dialect] if driver in sys.modules]
 
 
 def install(dialect: str, redirect: Redirect) -> Callable[[], None]:

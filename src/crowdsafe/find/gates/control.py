@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import mmap
+import os
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +21,7 @@ __all__ = [
     "Link",
     "Pass",
     "current_operation",
+    "fork_spoke",
     "keep",
     "keeper",
     "operate",
@@ -94,20 +97,38 @@ _scratch: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar
     "crowdsafe_find_scratch", default=None
 )
 _keeper: Gatekeeper | None = None
+_process = 0
+_forks = mmap.mmap(-1, 1)
+"""One byte that forked processes share: 1 when one of them came to a gate."""
 
 
 def keep(gatekeeper: Gatekeeper | None) -> None:
     """Set who decides in this process; None lets everything pass."""
-    global _keeper  # noqa: PLW0603
+    global _keeper, _process  # noqa: PLW0603
     _keeper = gatekeeper
+    _process = os.getpid()
 
 
 def keeper() -> tuple[Gatekeeper, int] | None:
-    """Who decides for the caller, and as which operation it runs; None outside of operations."""
-    operation = _operation.get()
-    if operation is None or _keeper is None:
+    """Who decides for the caller, and as which operation it runs; None outside of operations.
+
+    A process that was forked from this one passes freely, since nobody could let it go on, and
+    leaves a sign.
+    """
+    if _keeper is None:
         return None
-    return _keeper, operation
+    if os.getpid() != _process:
+        _forks[0] = 1
+        return None
+    operation = _operation.get()
+    return None if operation is None else (_keeper, operation)
+
+
+def fork_spoke() -> bool:
+    """Whether a forked process came to a gate since this was last asked."""
+    spoke = _forks[0] == 1
+    _forks[0] = 0
+    return spoke
 
 
 def current_operation() -> int | None:

@@ -105,14 +105,15 @@ class Oracle:
             self._repeats.append((one, two))
 
     @property
-    def unstable(self) -> tuple[str, ...]:
-        """What differs between two of those runs for all that was learned, in words: the target
-        gives something else each time, and nothing that it gives proves anything."""
-        for one, two in self._repeats:
-            found = compare(self._outcome(one), self._outcome(two), [None] * len(one.run.answers))
-            if not found.equal:
-                return tuple(found.words([], _DIFFERENCES_MAX))
-        return ()
+    def unstable(self) -> Comparison | None:
+        """Two of those runs that differ for all that was learned, if there are: the target gives
+        something else each time. Where its rows do, nothing that it gives proves anything."""
+        found = (
+            compare(self._outcome(one), self._outcome(two), [None] * len(one.run.answers))
+            for one, two in self._repeats
+        )
+        differ = [comparison for comparison in found if not comparison.equal]
+        return max(differ, key=lambda one: one.rows_differ, default=None)
 
     def add_serial(self, order: Sequence[int], limits: Sequence[int | None], run: Run) -> None:
         """What that order gives. ``limits``: by operation, how many requests it ran (None: all,

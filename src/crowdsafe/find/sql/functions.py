@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_advisory", "is_harmless"]
+__all__ = ["counts", "is_advisory", "is_harmless"]
 
 _ADVISORY = re.compile(r"pg_(try_)?advisory_(xact_)?(un)?lock(_shared|_all)?$")
 _FAMILIES = re.compile(
@@ -29,7 +29,7 @@ _NAMES = frozenset(
     masklen max md5 min mod mode netmask nextval normalize nth_value ntile nullif
     numnode octet_length overlay parse_ident pi point polygon position power quote_ident
     quote_literal quote_nullable radians random random_normal rank repeat replace reverse
-    right round rpad rtrim scale set_config set_masklen set_bit set_byte setval setweight
+    right round rpad rtrim scale set_config set_masklen set_bit set_byte setweight
     show_trgm sign sin sind split_part sqrt starts_with stddev stddev_pop stddev_samp strip strpos
     substr substring sum tan tand to_ascii translate trim trim_array trim_scale trunc
     unaccent unistr unnest upper upper_inc upper_inf user value_to var_pop var_samp variance
@@ -45,6 +45,11 @@ _NAMES = frozenset(
     """,
     )
 )
+
+
+def counts(name: str) -> bool:
+    """Whether it reads or sets where a sequence stands for all sessions."""
+    return name.lower() in {"setval", "pg_sequence_last_value"}
 
 
 def is_advisory(name: str) -> bool:

@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from crowdsafe.find.model import Verb
 from crowdsafe.find.sql.catalogue import is_catalogue
-from crowdsafe.find.sql.functions import is_advisory, is_harmless
+from crowdsafe.find.sql.functions import counts, is_advisory, is_harmless
 
 __all__ = ["Facts", "name_of", "read_tree"]
 
@@ -54,6 +54,8 @@ class Facts:
     targets: frozenset[str] = frozenset()
     locks_rows: bool = False
     advisory: bool = False
+    draws: bool = False
+    counts: bool = False
     opaque: bool = False
     columns_read: frozenset[tuple[str, str]] | None = None
     columns_written: frozenset[tuple[str, str]] | None = None
@@ -98,6 +100,8 @@ class _Reading:
         self.reads: set[str] = set()
         self.unknown_function = False
         self.advisory = False
+        self.draws = False
+        self.counts = False
 
     def facts(self) -> Facts:
         self._find_tables()
@@ -113,7 +117,9 @@ class _Reading:
             targets=targets,
             locks_rows=any(True for _ in self.tree.find_all(exp.Lock)),
             advisory=self.advisory,
-            opaque=self.unknown_function,
+            draws=self.draws,
+            counts=self.counts,
+            opaque=self.unknown_function or self.counts,
             columns_read=self._columns_read(),
             columns_written=self._columns_written(),
             assignments=self._assignments(),
@@ -150,6 +156,10 @@ class _Reading:
             name = str(call.this).lower()
             if is_advisory(name):
                 self.advisory = True
+            elif name == "nextval":
+                self.draws = True
+            elif counts(name):
+                self.counts = True
             elif self.dialect == "postgresql" and not is_harmless(name):
                 self.unknown_function = True
 
@@ -259,7 +269,7 @@ def _table_name(table: exp.Table) -> str | None:
     if not isinstance(table.this, exp.Identifier):
         return None
     schema, name = table.db.lower(), table.name.lower()
-    if schema in _CATALOGUES or name.startswith("sqlite_"):
+    if schema in _CATALOGUES or (name.startswith("sqlite_") and name != "sqlite_sequence"):
         return None
     if not schema and is_catalogue(name):
         return None
