@@ -9,8 +9,9 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from crowdsafe.errors import NotAuthenticated, Overloaded
+from crowdsafe.errors import ConfigError, NotAuthenticated, Overloaded
 from crowdsafe.identity import User
+from crowdsafe.web.fastapi import install
 from crowdsafe.web.pages import CONTENT_SECURITY_POLICY, NavItem, Pages, Section
 
 
@@ -28,7 +29,7 @@ def section(folder: Path) -> Section:
 
 
 def app_of(pages: Pages) -> FastAPI:
-    """Three pages: one that greets, one that wants a login, one that is busy."""
+    """Pages: one that greets, one that wants a login, one that is busy, one that is broken."""
     app = FastAPI()
     router = pages.router()
 
@@ -46,8 +47,13 @@ def app_of(pages: Pages) -> FastAPI:
     async def busy() -> Response:
         raise Overloaded("Too much at once <now>.", retry_after_s=3)
 
+    @router.get("/broken")
+    async def broken() -> Response:
+        raise ConfigError("the table crowdsafe_x is missing")
+
     app.include_router(router)
     app.include_router(pages.static_router())
+    install(app)
     return app
 
 
@@ -55,7 +61,7 @@ def get(app: FastAPI, path: str) -> httpx.Response:
     """One GET without a server."""
 
     async def go() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.get(path)
 
@@ -102,6 +108,16 @@ def test_a_refusal_is_a_page_that_says_what_to_do(app: FastAPI) -> None:
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "3"
     assert "Too much at once &lt;now&gt;." in answer.text
+
+
+def test_a_failure_of_the_servers_own_is_logged_and_not_told(
+    app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = get(app, "/broken")
+    assert answer.status_code == 500
+    assert "crowdsafe_x" not in answer.text
+    assert answer.json()["error_id"] in caplog.text
+    assert "crowdsafe_x" in caplog.text
 
 
 def test_static_files_are_cached_by_their_content(pages: Pages, app: FastAPI) -> None:

@@ -177,6 +177,8 @@ def _as_page(pages: Pages, handler: _Handler) -> _Handler:
             here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"/login?to={quote(here, safe='')}", status_code=303)
         except CrowdsafeError as error:
+            if error.status == 500:  # not for a client's eyes: the guard logs it
+                raise
             response = await pages.error(request, error)
             response.headers.update(problem_of(error).headers)
             return response
