@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from crowdsafe.errors import (
+    CrowdsafeError,
     DatabaseUnavailable,
     DeadlineExceeded,
     LeaseLost,
@@ -161,7 +162,13 @@ class Attempt:
         except GiveUp as error:
             return await self._failed(str(error) or "the job gave up", final=True)
         except Exception as error:
-            log.info("job %s failed in attempt %d: %r", self.id, self.job.attempt, error)
+            log.warning(
+                "job %s failed in attempt %d: %r",
+                self.id,
+                self.job.attempt,
+                error,
+                exc_info=not isinstance(error, CrowdsafeError),
+            )
             return await self._failed(_text(error))
         return Ended.DONE
 
