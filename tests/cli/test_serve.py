@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -177,6 +178,23 @@ def test_a_live_stream_does_not_hold_it_up(sqlite_url: str, tmp_path: Path, work
                     pass
         assert server.process.wait(5) == 0
         assert time.monotonic() - began < 5
+
+
+def test_connections_that_send_no_request_are_closed(sqlite_url: str, tmp_path: Path) -> None:
+    with serving(sqlite_url, tmp_path) as server, ExitStack() as stack:
+        silent, slow, stuck = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 60))
+            for _ in range(3)
+        ]
+        head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+        slow.sendall(head)
+        stuck.sendall(head + b"\r\n")
+        assert b"200 OK" in stuck.recv(4096)
+        stuck.sendall(head)
+        for each in (silent, slow, stuck):
+            while each.recv(4096):  # a timeout here is the failure: nobody closed it
+                pass
+        assert httpx.get(f"{server.base_url}/healthz", timeout=30).status_code == 200
 
 
 def test_a_dead_worker_is_replaced(sqlite_url: str, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ import uvicorn
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.server.app import ServerSettings, begin_shutdown, create_app
+from crowdsafe.server.patience import Patience
 
 __all__ = ["WORKERS_MAX", "bind", "run_here", "run_worker", "run_workers"]
 
@@ -38,6 +39,7 @@ _CONNECTIONS_MAX = 4000
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REQUESTS_END_S = 2.5
 _GRACE_S = 2.9
+_TICKS_A_LOOK = 10
 _LAST_RESORT_S = 3.9
 _STOP_S = 4.2
 _RESTARTS_MAX = 5
@@ -83,7 +85,8 @@ def _bind_advice(host: str, port: int, error: OSError) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which here ends its streams first and exits with code 0 on a signal."""
+    """Uvicorn's server, which here ends its streams first, exits with code 0 on a signal, and
+    does not wait for requests without an end."""
 
     def __init__(
         self,
@@ -94,6 +97,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._on_shutdown = on_shutdown
         self._signals = signals
+        self._patience = Patience()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_LOOK == 0:
+            self._patience.look(self.server_state.connections, time.monotonic())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_shutdown()
