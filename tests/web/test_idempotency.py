@@ -161,8 +161,27 @@ def test_fingerprint_and_scope() -> None:
 def test_answers_hold_no_nan() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         json_text({"price": float("nan")})
-    with pytest.raises(TypeError, match="object"):
+    with pytest.raises(TypeError, match="object is not JSON-able: give plain data"):
         json_text({"thing": object()})
+
+
+def test_an_application_without_services_says_so_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def page(store: StoreDep) -> None: ...
+
+    install(app)
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            assert (await client.get("/")).status_code == 503
+
+    asyncio.run(run())
+    assert "give install() the Services" in caplog.text
 
 
 def test_an_application_with_logins_of_its_own_says_whose_key_it_is(sqlite_url: str) -> None:

@@ -126,4 +126,6 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} is not JSON-able")
+    raise TypeError(
+        f"{type(value).__name__} is not JSON-able: give plain data, a dataclass or a pydantic model"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from crowdsafe.store import AsyncStore
 
 __all__ = ["Render", "Services", "services_of"]
+
+log = logging.getLogger("crowdsafe.web")
 
 T = TypeVar("T")
 Render = Callable[["Request", str, Mapping[str, Any], int], "Response"]
@@ -81,5 +84,6 @@ def services_of(connection: HTTPConnection) -> Services:
     """The services of the application that serves this request. Raises NotReady before startup."""
     services = getattr(connection.app.state, "crowdsafe", None)
     if not isinstance(services, Services):
+        log.warning("app.state.crowdsafe is not set: give install() the Services, or set it")
         raise NotReady("The service is starting; try again shortly.", retry_after_s=1)
     return services
