@@ -8,6 +8,7 @@ on the test's own database, which is put back before the test goes on. Races fai
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         return
     if getattr(early_config.known_args_namespace, "numprocesses", None):
         raise pytest.UsageError("--find-races runs in one process: leave -n out")
+    for needed in ("sqlglot", "rich"):
+        if find_spec(needed) is None:
+            raise pytest.UsageError(f"--find-races needs {needed}: pip install 'crowdsafe[find]'")
     from crowdsafe.find.recording.clients import watch_clients
     from crowdsafe.find.recording.recorder import Recorder
 

@@ -50,7 +50,8 @@ def edit(
     Holds: of edits made at once, fields changed by one only all survive, and a field that two
     changed differently is saved by one while the other gets a Conflict, at any isolation level, on
     SQLite and PostgreSQL. Does not hold: rules that span fields; check those in the same write.
-    Proved by ``tests/writes/test_edit.py``.
+    Which fields a client may send, and of which type, is not known here either: any field of the
+    model but its key and these three can be edited. Proved by ``tests/writes/test_edit.py``.
 
     Raises Conflict(fields={name: (base, yours, theirs)}, version, by, at), NotFound, InvalidInput.
     The model needs a whole-number ``version`` column (ConfigError); ``updated_by`` and

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+
+from crowdsafe.find import pytest_plugin
 
 MODELS = """
 import sqlite3
@@ -346,3 +349,15 @@ def test_several_processes_are_refused(suite: Suite) -> None:
     done = suite.run("--find-races", "-n", "2")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "leave -n out" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["sqlglot", "rich"])
+def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        pytest_plugin, "find_spec", lambda name: None if name == missing else object()
+    )
+    asked = SimpleNamespace(find_races=True, numprocesses=None)
+    with pytest.raises(pytest.UsageError, match=missing):
+        pytest_plugin.pytest_load_initial_conftests(
+            cast(Any, SimpleNamespace(known_args_namespace=asked))
+        )
