@@ -64,7 +64,8 @@ class GateCursor(sqlite3.Cursor):
         trip.gate.adjusted(self.connection, sql)
         if trip.wants_rows and self.description is not None:
             self._crowdsafe_trip, self._crowdsafe_seen = trip, []
-            self._saw(list(self._crowdsafe_rows or ()))
+            if self._crowdsafe_rows is not None:
+                self._saw(list(self._crowdsafe_rows))
         return self
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Any:
@@ -98,8 +99,8 @@ class GateCursor(sqlite3.Cursor):
         if self._crowdsafe_rows is not None:
             return self._crowdsafe_rows.popleft() if self._crowdsafe_rows else None
         row = super().fetchone()
-        if self._crowdsafe_seen is not None and row is not None:
-            self._saw([row])
+        if self._crowdsafe_seen is not None:
+            self._saw([] if row is None else [row])
         return row
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
@@ -127,9 +128,12 @@ class GateCursor(sqlite3.Cursor):
             if not self._crowdsafe_rows:
                 raise StopIteration
             return self._crowdsafe_rows.popleft()
-        row = super().__next__()
-        if self._crowdsafe_seen is not None:
-            self._saw([row])
+        try:
+            row = super().__next__()
+        except StopIteration:
+            self._saw([])
+            raise
+        self._saw([row])
         return row
 
     def _trip(self) -> Trip | None:
@@ -147,11 +151,12 @@ class GateCursor(sqlite3.Cursor):
             self._crowdsafe_rows = deque(super().fetchall())
 
     def _saw(self, rows: list[Any]) -> None:
+        """Keep these rows; none of them, that there are no more."""
         seen, trip = self._crowdsafe_seen, self._crowdsafe_trip
-        if not rows or seen is None or trip is None or len(seen) >= _ROWS_MAX:
+        if seen is None or trip is None or len(seen) >= _ROWS_MAX or (seen and not rows):
             return
         seen.extend(_plain(row) for row in rows[: _ROWS_MAX - len(seen)])
-        trip.keep_rows(tuple(column[0] for column in self.description), seen)
+        trip.keep_rows(tuple(column[0] for column in self.description or ()), seen)
 
 
 class GateConnection(sqlite3.Connection):
@@ -273,6 +278,7 @@ def install(redirect: Redirect) -> Callable[[], None]:
     def undo() -> None:
         patches.undo()
         _guarded.remove(redirect)
+        elsewhere.close()
 
     return undo
 

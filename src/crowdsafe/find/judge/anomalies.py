@@ -126,10 +126,14 @@ def _name(
 ) -> Named:
     events = events_of(run, analyse)
     states = [each.state for each in serial if each.state is not None]
-    patterns = patterns_in(run, events, states, flags)
+    patterns = [
+        pattern
+        for pattern in patterns_in(run, events, states, flags)
+        if pattern.anomaly is not Anomaly.STALE_ANSWER or not judgement.rows_differ
+    ]
     pattern = _best(patterns, judgement.tables)
     if judgement.kind in {"aborts", "error"}:
-        return _failed(run, judgement, pattern, events)
+        return _failed(run, judgement, pattern, events, analyse)
     if _dirty(run, events):
         return _plain(Anomaly.DIRTY_READ, Severity.HIGH, events, judgement)
     if judgement.broken and not judgement.rows_differ and not judgement.answers_differ:
@@ -211,7 +215,11 @@ def _dirty(run: Run, events: Sequence[Event]) -> bool:
 
 
 def _failed(
-    run: Run, judgement: Judgement, pattern: Pattern | None, events: Sequence[Event]
+    run: Run,
+    judgement: Judgement,
+    pattern: Pattern | None,
+    events: Sequence[Event],
+    analyse: Analyse,
 ) -> Named:
     """An operation that ended in an error which it does not give alone."""
     broken = [step for step in run.steps if step.error is not None]
@@ -231,6 +239,7 @@ def _failed(
         summary = f"{by} {how}{f' with {what}' if what else ''}, which it never does alone."
     sources = _places([step.source for step in broken if step.source])
     tables: tuple[str, ...] = _tables(pattern) if pattern else _contended(events)
+    tables = tables or tuple(sorted({t for step in broken for t in analyse(step.sql).writes}))
     if not sources and pattern:
         sources = _sources(pattern.read, pattern.acted)
     return Named(anomaly, Severity.LOW, tables, sources, summary, pattern)
@@ -284,6 +293,7 @@ def _summary(pattern: Pattern) -> str:
         f"({table}).",
         Anomaly.NON_REPEATABLE_READ: f"{b} read {table} before and after {a}'s write of it, as if "
         "it were one moment.",
+        Anomaly.STALE_ANSWER: f"{b} read {table} after its own COMMIT, when {a} had changed it.",
     }
     if pattern.anomaly is Anomaly.LOST_UPDATE and pattern.acted.in_place:
         return f"{b} changed {where} on the strength of a value that it read before {a}'s write."
@@ -300,7 +310,7 @@ def _plain(
     pattern: Pattern | None = None,
 ) -> Named:
     """A name from the outcome alone: where the operations met, and what came of it."""
-    tables = _tables(pattern) if pattern else _contended(events)
+    tables = _tables(pattern) if pattern else _contended(events) or judgement.tables
     met = [event for event in events if event.statement.tables & set(tables)]
     sources = _places([event.step.source for event in met if event.step.source])
     summary = judgement.broken[0] if anomaly is Anomaly.INVARIANT else _OUTCOMES[anomaly]

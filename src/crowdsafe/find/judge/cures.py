@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from crowdsafe.find.database.schema import Schema
+from crowdsafe.find.database.schema import Schema, Table
 from crowdsafe.find.judge.anomalies import Named
 from crowdsafe.find.judge.events import Event, events_of
-from crowdsafe.find.judge.patterns import Pattern
+from crowdsafe.find.judge.patterns import VERSION_WORDS, Pattern, asked_for_null
 from crowdsafe.find.judge.recipes import RECIPES, filled
 from crowdsafe.find.model import Anomaly, Run
 
@@ -19,6 +21,12 @@ Cure = tuple[str, str, str]
 
 _SUM = re.compile(r"\b(sum|avg|count)\s*\(", re.IGNORECASE)
 _UNIQUE_STATES = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+_KEY_TOLD = re.compile(r"Key \(([^()]+)\)=|UNIQUE constraint failed: (.+)")
+_SHARE = re.compile(r"\bfor\s+(key\s+)?share\b", re.IGNORECASE)
+_NOT_EXISTS = re.compile(r".*\bnot\s+exists\s*\(", re.DOTALL)
+_FIXED = re.compile(r'(\w+)["`]?\s*=(?!=)')
+_MERGE = re.compile(r"\s*merge\b", re.IGNORECASE)
+_REPEATABLE = re.compile(r"\bisolation\s+level\s+repeatable\s+read\b", re.IGNORECASE)
 _SQLITE = frozenset({"sqlite3", "aiosqlite", "sqlite"})
 _DJANGO_CODE = re.compile(r"\.objects\b|\.save\(|\.aget\(|\.refresh_from_db\(|get_object_or_404")
 _DJANGO_SQL = re.compile(r'"\w+"\."\w+"')
@@ -41,6 +49,11 @@ class _Place:
     numeric: bool
     inserts: bool
     over_many: bool
+    shares: bool = False
+    one_moment: bool = False
+    goes_on: bool = False
+    free: bool = False
+    only: str = ""
 
     @property
     def model(self) -> str:
@@ -65,6 +78,10 @@ class _Place:
             "columns": ", ".join(self.unique),
             "quoted": ", ".join(f'"{name}"' for name in self.unique),
             "given": ", ".join(f"{name}={name}" for name in self.unique),
+            "was": "IS NULL" if self.free else "= :from",
+            "was_orm": ".is_(None)" if self.free else " == from_",
+            "was_here": "None" if self.free else "from_",
+            "only": f" WHERE {self.only} IS NULL" if self.only else "",
             "index": f"{self.table.rpartition('.')[2]}_{'_'.join(self.unique)}_key",
         }
 
@@ -75,7 +92,13 @@ def cures(named: Named, run: Run, schema: Schema | None = None) -> tuple[Cure, .
     The ORM's form is given where the driver's SQL or the source lines show SQLAlchemy or Django.
     The names of model classes are guessed from the tables.
     """
-    failed = _failed_insert(run) if named.anomaly is Anomaly.ERROR else None
+    failed = _failed_insert(run) if named.anomaly in _BY_KEY else None
+    if (
+        failed
+        and named.anomaly is not Anomaly.ERROR
+        and named.tables[:1] != (min(failed[0].writes),)
+    ):
+        failed = None
     place = _place_of_insert(*failed, run) if failed else _place(named, run, schema)
     words = place.words()
     chosen = [RECIPES[each] for each in _recipes(named.anomaly, place)]
@@ -85,12 +108,17 @@ def cures(named: Named, run: Run, schema: Schema | None = None) -> tuple[Cure, .
     )
 
 
+_BY_KEY = frozenset({Anomaly.ERROR, Anomaly.PHANTOM_INSERT})
+
+
 def _place(named: Named, run: Run, schema: Schema | None) -> _Place:
     pattern = named.pattern
     table = pattern.table if pattern else next(iter(named.tables), "the_table")
     known = schema.tables.get(table) if schema else None
     key = known.primary_key[0] if known and known.primary_key else _key(pattern)
-    unique = _unique_columns(pattern)
+    unique = _unique_columns(pattern, known)
+    texts = [step.sql for step in run.steps]
+    nulls = asked_for_null(pattern.read) if pattern else []
     return _Place(
         table=table,
         column=(pattern.column if pattern else None) or "",
@@ -103,6 +131,11 @@ def _place(named: Named, run: Run, schema: Schema | None) -> _Place:
         numeric=pattern is not None and pattern.numeric,
         inserts=pattern is not None and pattern.acted.inserts,
         over_many=pattern is not None and _over_many(pattern),
+        shares=any(_SHARE.search(text) for text in texts),
+        one_moment=any(_REPEATABLE.search(text) for text in texts),
+        free=pattern is not None and (pattern.before == "NULL" or pattern.column in nulls),
+        only=next((name for name in nulls if known and name in known.column_names), ""),
+        goes_on=pattern is not None and pattern.read.transaction != pattern.acted.transaction,
     )
 
 
@@ -117,10 +150,18 @@ def _failed_insert(run: Run) -> tuple[Event, tuple[str, ...]] | None:
         refused = step.error is not None and (
             step.sqlstate in _UNIQUE_STATES or "unique" in step.error.lower()
         )
-        if refused and event.inserts and event.writes:
+        if refused and event.writes and (event.inserts or _MERGE.match(step.sql)):
             found = looked.get((event.operation, min(event.writes)), ())
-            return event, tuple(name for name in found if name in event.sets)
+            by_name = tuple(name for name in found if name in event.sets)
+            return event, by_name or _told_key(step.error or "")
     return None
+
+
+def _told_key(error: str) -> tuple[str, ...]:
+    """The columns of the key that an error names."""
+    told = _KEY_TOLD.search(error)
+    names = (told[1] or told[2]).split(",") if told else []
+    return tuple(name.strip().rpartition(".")[2] for name in names)
 
 
 def _place_of_insert(insert: Event, looked: tuple[str, ...], run: Run) -> _Place:
@@ -145,14 +186,23 @@ def _key(pattern: Pattern | None) -> str:
     return next(iter(pattern.acted.where), None) or next(iter(pattern.missed.where), "id")
 
 
-def _unique_columns(pattern: Pattern | None) -> tuple[str, ...]:
+def _unique_columns(pattern: Pattern | None, known: Table | None) -> tuple[str, ...]:
     """The columns by which a row was looked for before it was inserted, or the number's."""
     if pattern is None:
         return ("name",)
-    looked = tuple(name for name in pattern.read.where if name in pattern.acted.sets)
+    inserted = tuple(pattern.acted.sets) or (known.column_names if known else ())
+    looked = tuple(name for name in _looked_for(pattern.read) if name in inserted)
     if pattern.anomaly is Anomaly.DUPLICATE_NUMBER and pattern.column:
         return (*looked, pattern.column)
-    return looked or tuple(list(pattern.acted.sets)[:1]) or ("name",)
+    own = (name for name in inserted if known is None or name not in known.primary_key)
+    return looked or tuple(islice(own, 1)) or ("name",)
+
+
+def _looked_for(read: Event) -> Sequence[str]:
+    """The columns that a read fixed; of an INSERT those in its NOT EXISTS."""
+    if not read.inserts:
+        return tuple(read.where)
+    return list(dict.fromkeys(_FIXED.findall(_NOT_EXISTS.sub("", read.step.sql.lower(), 1))))
 
 
 def _grows(pattern: Pattern) -> bool:
@@ -174,16 +224,16 @@ def _over_many(pattern: Pattern) -> bool:
 
 
 def _flavour(run: Run) -> str:
-    """ "django", "sqlalchemy" or "sql", from the source lines, then from how the SQL is spelled."""
+    """ "django", "sqlalchemy" or "sql", from the source lines and from how the SQL is spelled:
+    ``session.get`` alone may be that of a visitor's session."""
     code = " ".join(step.source.code for step in run.steps if step.source)
     if _DJANGO_CODE.search(code):
         return "django"
-    if _ALCHEMY_CODE.search(code):
-        return "sqlalchemy"
     texts = [step.sql for step in run.steps]
-    if any(_DJANGO_SQL.search(text) for text in texts):
+    is_alchemy = any(_ALCHEMY_SQL.search(text) for text in texts)
+    if not is_alchemy and any(_DJANGO_SQL.search(text) for text in texts):
         return "django"
-    return "sqlalchemy" if any(_ALCHEMY_SQL.search(text) for text in texts) else "sql"
+    return "sqlalchemy" if is_alchemy or _ALCHEMY_CODE.search(code) else "sql"
 
 
 # --- which for what ------------------------------------------------------------------------
@@ -193,9 +243,7 @@ _ALWAYS: dict[Anomaly, tuple[str, ...]] = {
     Anomaly.PHANTOM_INSERT: ("parent", "serializable"),
     Anomaly.WRITE_SKEW: ("serializable", "parent"),
     Anomaly.TORN_STEPS: ("one transaction", "lock"),
-    Anomaly.NON_REPEATABLE_READ: ("one moment",),
     Anomaly.DIRTY_READ: ("no dirty reads",),
-    Anomaly.STALE_ANSWER: ("one moment", "serializable"),
     Anomaly.INVARIANT: ("serializable", "lock"),
     Anomaly.DEADLOCK: ("same order", "retry"),
     Anomaly.ABORTS: ("retry",),
@@ -206,17 +254,35 @@ _ALWAYS: dict[Anomaly, tuple[str, ...]] = {
 def _recipes(anomaly: Anomaly, place: _Place) -> tuple[str, ...]:
     insert = "on conflict" if place.has_unique else "unique"
     match anomaly:
-        case Anomaly.LOST_UPDATE if place.over_many:
-            return ("serializable", "lock")
-        case Anomaly.LOST_UPDATE if place.numeric:
-            return ("count up" if place.grows else "count down", "lock")
         case Anomaly.LOST_UPDATE:
-            return ("version", "lock") if place.column else ("lock", "serializable")
+            return _of_lost_update(place)
         case Anomaly.DOUBLE_TRANSITION:
             return ("move" if place.column else "remove", "lock")
         case Anomaly.DUPLICATE_CREATE:
             return (insert, "once")
         case Anomaly.ERROR:
             return (insert, "retry") if place.inserts else ("retry", "serializable")
+        case Anomaly.PHANTOM_INSERT if place.inserts and place.has_unique:
+            return (insert, "parent")
+        case Anomaly.DEADLOCK if place.shares:
+            return ("lock", "retry")
+        case Anomaly.NON_REPEATABLE_READ | Anomaly.STALE_ANSWER:
+            return _of_moments(anomaly, place)
         case _:
             return _ALWAYS[anomaly]
+
+
+def _of_lost_update(place: _Place) -> tuple[str, ...]:
+    if place.over_many:
+        return ("serializable", "lock")
+    if place.numeric and not VERSION_WORDS.search(place.column):
+        return ("count up" if place.grows else "count down", "lock")
+    return ("version", "lock") if place.column else ("lock", "serializable")
+
+
+def _of_moments(anomaly: Anomaly, place: _Place) -> tuple[str, ...]:
+    if place.goes_on:
+        return ("before commit", "one moment")
+    if place.one_moment:
+        return ("serializable",)
+    return ("one moment", "serializable") if anomaly is Anomaly.STALE_ANSWER else ("one moment",)

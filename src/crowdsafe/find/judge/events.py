@@ -64,10 +64,21 @@ class Event:
 
     @property
     def looks(self) -> frozenset[str]:
-        """The tables that it reads for the program to see: not an UPDATE's own row."""
-        if self.verb is Verb.SELECT or (self.statement.reads and not self.statement.writes):
-            return self.statement.reads
-        return self.statement.reads - self.statement.writes
+        """The tables that it reads for the program to see, or to decide what it inserts: not an
+        UPDATE's own row, unless there was none, which is something to know as well."""
+        statement = self.statement
+        if self.missed_all:
+            return statement.tables
+        if self.inserts and not statement.on_conflict and len(statement.writes) == 1:
+            return statement.reads
+        if self.verb is Verb.SELECT or (statement.reads and not statement.writes):
+            return statement.reads
+        return statement.reads - statement.writes
+
+    @property
+    def missed_all(self) -> bool:
+        """Whether an UPDATE or a DELETE is known to have met no row."""
+        return self.verb in {Verb.UPDATE, Verb.DELETE} and self.step.rowcount == 0
 
     @property
     def in_place(self) -> bool:
@@ -78,7 +89,7 @@ class Event:
     def found_nothing(self) -> bool:
         """Whether a read is known to have found no row, or counted none."""
         if self.step.rows is None:
-            return self.step.rowcount == 0 and self.verb is Verb.SELECT
+            return self.step.rowcount == 0 and self.verb in {Verb.SELECT, Verb.UPDATE}
         if not self.step.rows:
             return True
         return len(self.step.rows) == 1 and all(

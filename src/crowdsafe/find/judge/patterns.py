@@ -9,23 +9,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 from crowdsafe.find.judge.events import Event, may_be_same_row
 from crowdsafe.find.judge.moments import may_be_moment
 from crowdsafe.find.model import Anomaly, Run, State, Verb
 
-__all__ = ["Pattern", "letter", "patterns_in"]
+__all__ = ["VERSION_WORDS", "Pattern", "asked_for_null", "letter", "patterns_in"]
 
 _STATE_WORDS = re.compile(r"(^|_)(status|state|stage|phase|step)($|_)")
 _FLAG_WORDS = re.compile(r"^(is|has|was)_\w+$|^(?!.*used$)(\w+_)?(\w+ed|done|open|active)$")
 _TIME_WORDS = re.compile(r"(_at|_on|_time|_date|^last_\w+|timestamp|^modified|^updated|^changed)$")
+VERSION_WORDS = re.compile(r"(^|_)(version|revision|rev|etag)(_|$)")
 _COUNTING = re.compile(r"\b(max|count)\s*\(|\bdesc\b(\s+nulls\s+\w+)?\s+limit\b", re.IGNORECASE)
 _NUMBER_WORDS = re.compile(
     r"(^|_)(number|no|nr|num|seq|sequence|position|rank|code|index|idx|sort|ordering|revision"
     r"|version|ref|reference)($|_)"
 )
 _NUMBER = re.compile(r"^-?\d+(\.\d+)?$|^'-?\d+(\.\d+)?'$")
+_ENDS_IN_NUMBER = re.compile(r"\d'?$")
+_NOT_THERE = re.compile(r"\bnot\s+exists\s*\(", re.IGNORECASE)
+_IS_NULL = re.compile(r'(\w+)["`]?\s+is\s+null')
+_COMPARED = re.compile(r'(\w+)["`]?\s*(?<![-=<>])(?:<=?(?!>)|>=?|&&|between\b)(?![>@])')
+_COMPARED_TO = re.compile(
+    r'(?<![-=<>])(?:<=?(?!>)|>=?|&&)(?![>@])\s*(?:["`]?\w+["`]?\.)?["`]?(\w+)'
+)
 _TRUTHS = frozenset({"TRUE", "FALSE"})
 _TRUTHS_AS_NUMBERS = frozenset({"0", "1"})
 _PATTERNS_MAX = 2000
@@ -62,8 +70,8 @@ class Pattern:
 
     @property
     def before(self) -> str | None:
-        """The column's value as it was read, where one row, or one value, was read."""
-        given = self.read.given[0] if len(self.read.given) == 1 else {}
+        """The column's value as it was read, in the row that was written or as the only value."""
+        given = _row_of(self.read, self.acted)
         if len(given) == 1:
             return next(iter(given.values()))
         return given.get(self.column or "")
@@ -90,6 +98,14 @@ class _Seen:
     flags: Flags
 
 
+def _row_of(read: Event, write: Event) -> dict[str, str]:
+    """The row that was written as it was read before, where that is sure."""
+    if len(read.given) == 1:
+        return read.given[0]
+    rows = [row for row in read.given if write.where and write.where.items() <= row.items()]
+    return rows[0] if len(rows) == 1 else {}
+
+
 def letter(operation: int) -> str:
     """A, B, C: what reports call the operations of a run."""
     return chr(ord("A") + operation) if 0 <= operation < 26 else f"#{operation}"
@@ -106,16 +122,27 @@ def patterns_in(
     useful = [event for event in events if event.statement.tables and not event.statement.opaque]
     if len(useful) > _EVENTS_MAX:
         useful = _contended(useful)
-    reads = [event for event in useful if event.looks]
+    reads = [event for event in useful if event.looks and not _is_retried(event, useful)]
     writes = [event for event in useful if event.writes and event.seen_from is not None]
     seen = _Seen(reads, writes, run.state, serial, flags)
     found: list[Pattern] = []
-    for kind in (_overwritten, _inserted, _skewed, _torn, _reread):
+    for kind in (_overwritten, _inserted, _skewed, _summed, _torn, _reread, _late):
         for pattern in kind(seen):
             found.append(pattern)
             if len(found) >= _PATTERNS_MAX:
                 return found
-    return found
+    return found or list(islice(_uncounted(seen), _PATTERNS_MAX))
+
+
+def _is_retried(read: Event, events: Sequence[Event]) -> bool:
+    """Whether its transaction was rolled back, and its operation read the same in a later one."""
+    return read.seen_from is None and any(
+        later.number > read.number
+        and later.operation == read.operation
+        and later.transaction != read.transaction
+        and later.step.sql == read.step.sql
+        for later in events
+    )
 
 
 def _contended(events: Sequence[Event]) -> list[Event]:
@@ -139,9 +166,10 @@ def _contended(events: Sequence[Event]) -> list[Event]:
 
 def _missed(read: Event, write: Event) -> str | None:
     """The table in which a read came before a write of another operation was to be seen."""
-    if read.operation == write.operation or write.seen_from is None:
+    if read.operation == write.operation or write.seen_from is None or write.missed_all:
         return None
-    if read.number >= write.seen_from or not may_be_same_row(read, write):
+    waited = write.inserts and write.operation in read.step.waited_for  # it sees no newer rows
+    if (read.number >= write.seen_from and not waited) or not may_be_same_row(read, write):
         return None
     return min(read.looks & write.writes, default=None)
 
@@ -154,12 +182,12 @@ def _misses(reads: Sequence[Event], writes: Sequence[Event]) -> Iterator[tuple[E
 
 
 def _later(writes: Sequence[Event], read: Event, table: str) -> list[Event]:
-    """What the operation that read wrote to that table afterwards."""
+    """What the operation that read wrote to that table afterwards, or by the same statement."""
     return [
         write
         for write in writes
-        if write.operation == read.operation and write.number > read.number
-        and table in write.writes
+        if write.operation == read.operation and table in write.writes
+        and (write.number > read.number or (write is read and read.inserts))
     ]  # fmt: skip
 
 
@@ -171,12 +199,13 @@ def _overwritten(seen: _Seen) -> Iterator[Pattern]:
     for read, missed, table in _misses(seen.reads, changes):
         for acted in _later(changes, read, table):
             if acted.number > missed.number and may_be_same_row(missed, acted):
-                yield _over(read, missed, acted, table, seen.flags)
+                yield _over(seen, read, missed, acted, table)
 
 
-def _over(read: Event, missed: Event, acted: Event, table: str, flags: Flags) -> Pattern:
+def _over(seen: _Seen, read: Event, missed: Event, acted: Event, table: str) -> Pattern:
     column = _column_of(read, missed, acted)
-    known = flags is None or (table, column) in flags
+    known = seen.flags is None or (table, column) in seen.flags
+    known = known or (column is not None and _was_taken(seen, read, acted, table, column))
     a = letter(missed.operation)
     both_delete = missed.verb is acted.verb is Verb.DELETE
     if both_delete or (column is not None and _moves_state(column, read, missed, acted, known)):
@@ -190,7 +219,7 @@ def _over(read: Event, missed: Event, acted: Event, table: str, flags: Flags) ->
 
 def _column_of(read: Event, missed: Event, acted: Event) -> str | None:
     """The column that both wrote and that says most; None when they share none."""
-    before = read.given[0] if len(read.given) == 1 else {}
+    before = _row_of(read, acted)
     shared = [
         column
         for column in missed.sets
@@ -204,6 +233,8 @@ def _telling(column: str, value: str) -> int:
     if _STATE_WORDS.search(column):
         return 0
     if _TIME_WORDS.search(column):
+        return 5
+    if VERSION_WORDS.search(column):
         return 4
     if value in _TRUTHS or (_FLAG_WORDS.search(column) and value in _TRUTHS_AS_NUMBERS):
         return 1
@@ -214,7 +245,7 @@ def _telling(column: str, value: str) -> int:
 
 def _moves_state(column: str, read: Event, missed: Event, acted: Event, known: bool) -> bool:
     """Whether both moved the row on, from the state in which it was read."""
-    before = read.given[0].get(column) if len(read.given) == 1 else None
+    before = _row_of(read, acted).get(column)
     values = {missed.sets[column], acted.sets[column]}
     if acted.in_place or before == acted.sets[column]:
         return False
@@ -223,6 +254,34 @@ def _moves_state(column: str, read: Event, missed: Event, acted: Event, known: b
     if _FLAG_WORDS.search(column):
         return values <= _TRUTHS_AS_NUMBERS or before == "NULL"
     return bool(_TIME_WORDS.search(column)) and before in {"NULL", "0"}
+
+
+def _was_taken(seen: _Seen, read: Event, acted: Event, table: str, column: str) -> bool:
+    """Whether the row was free when it was read (NULL), and is now as one alone would leave it:
+    both took it."""
+    free = _row_of(read, acted).get(column) == "NULL" or column in asked_for_null(read)
+    if not free or acted.sets.get(column) == "NULL":
+        return False
+    if _TIME_WORDS.search(column):
+        return True
+    found = _values(seen.found, table, column)
+    return found is not None and any(
+        found == _values(state, table, column) for state in seen.serial
+    )
+
+
+def asked_for_null(read: Event) -> list[str]:
+    """The columns that a read wants to be NULL."""
+    return _IS_NULL.findall(read.step.sql.lower())
+
+
+def _values(state: State | None, table: str, column: str) -> list[str] | None:
+    """All that stands in a column."""
+    rows = state.get(table) if state else None
+    if rows is None or column not in (names := [name.lower() for name in rows.columns]):
+        return None
+    place = names.index(column)
+    return sorted(repr(row[place]) for row in rows.rows)
 
 
 def _is_time(value: str) -> bool:
@@ -275,10 +334,14 @@ def _second_insert(seen: _Seen, read: Event, missed: Event, acted: Event, table:
     known = seen.found is not None and bool(seen.serial)
     more = known and _rows([seen.found], table) > _rows(seen.serial, table)
     number = _same_number(seen, read, missed, acted, table)
-    if number is not None and not more and _COUNTING.search(read.step.sql):
+    if number is not None and not more and _counts(read, acted.sets.get(number, "")):
         mark = (acted.number, f"same {number} as {a}")
         return Pattern(Anomaly.DUPLICATE_NUMBER, table, number, read, missed, acted, (early, mark))
-    if read.found_nothing and (more or not known):
+    if (
+        (read.found_nothing or _NOT_THERE.search(read.step.sql))
+        and (more or not known)
+        and not _asked_for_range(read, acted)
+    ):
         column = next((name for name in read.where if name in acted.sets), None)
         mark = (acted.number, "second insert")
         return Pattern(Anomaly.DUPLICATE_CREATE, table, column, read, missed, acted, (early, mark))
@@ -286,8 +349,21 @@ def _second_insert(seen: _Seen, read: Event, missed: Event, acted: Event, table:
     return Pattern(Anomaly.PHANTOM_INSERT, table, None, read, missed, acted, (early, mark))
 
 
+def _asked_for_range(read: Event, insert: Event) -> bool:
+    """Whether it looked for what lies beside or around what it then inserted: no key says that
+    two such rows are one."""
+    text = read.step.sql.lower()
+    compared = {*_COMPARED.findall(text), *_COMPARED_TO.findall(text)}
+    return not compared.isdisjoint(insert.sets)
+
+
 def _rows(states: Sequence[State | None], table: str) -> int:
     return max((len(state[table].rows) for state in states if state and table in state), default=0)
+
+
+def _counts(read: Event, value: str) -> bool:
+    """Whether it asked for the last number, or made one from those that it saw."""
+    return bool(_COUNTING.search(read.step.sql) or _ENDS_IN_NUMBER.search(value))
 
 
 def _same_number(seen: _Seen, read: Event, missed: Event, acted: Event, table: str) -> str | None:
@@ -297,6 +373,8 @@ def _same_number(seen: _Seen, read: Event, missed: Event, acted: Event, table: s
         for column, value in acted.sets.items()
         if missed.sets.get(column) == value and column not in read.where
     ]
+    if read is acted and seen.found is not None and table in seen.found:
+        same = [name.lower() for name in seen.found[table].columns]
     if seen.found is not None and seen.serial and table in seen.found:
         same = [
             column
@@ -310,11 +388,7 @@ def _same_number(seen: _Seen, read: Event, missed: Event, acted: Event, table: s
 
 
 def _repeats(state: State, table: str, column: str) -> int:
-    rows = state.get(table)
-    if rows is None or column not in (names := [name.lower() for name in rows.columns]):
-        return 0
-    place = names.index(column)
-    values = [repr(row[place]) for row in rows.rows]
+    values = _values(state, table, column) or []
     return len(values) - len(set(values))
 
 
@@ -329,9 +403,13 @@ def _skewed(seen: _Seen) -> Iterator[Pattern]:
         back = missed_by.get((other, one))
         if one > other or not back:
             continue
-        (read, missed, table), (early, acted, _) = misses[0], back[0]
-        phantom = missed.inserts or acted.inserts
-        a, b = letter(other), letter(one)
+        forth = next((miss for miss in misses if miss[1].inserts), misses[0])
+        (read, missed, table), (early, acted, _) = forth, back[0]
+        if not missed.inserts and any(miss[1].inserts for miss in back):
+            (early, acted, _) = forth
+            read, missed, table = next(miss for miss in back if miss[1].inserts)
+        phantom = missed.inserts
+        a, b = letter(missed.operation), letter(read.operation)
         marks: Mapping[int, str] = {
             read.number: f"before {a}'s write",
             early.number: f"before {b}'s write",
@@ -345,6 +423,50 @@ def _skewed(seen: _Seen) -> Iterator[Pattern]:
             acted,
             tuple(sorted(marks.items())),
         )
+
+
+def _summed(seen: _Seen) -> Iterator[Pattern]:
+    """What one wrote over the other's, from rows of another table that lack the other's."""
+    for read, missed, table in _misses(seen.reads, seen.writes):
+        for acted in seen.writes:
+            if acted.operation != read.operation or acted.number < read.number:
+                continue
+            for write in seen.writes:
+                shared = (write.writes & acted.writes) - {table}
+                if (
+                    write.operation != missed.operation
+                    or write.number >= acted.number
+                    or not shared
+                    or acted.inserts
+                    or not may_be_same_row(write, acted)
+                ):
+                    continue
+                if missed.inserts:
+                    yield _row_missed(read, missed, acted, table)
+                else:
+                    yield _over(seen, read, write, acted, min(shared))
+
+
+def _uncounted(seen: _Seen) -> Iterator[Pattern]:
+    """An insert that was missed by who then went on, where nothing says more."""
+    for read, missed, table in _misses(seen.reads, seen.writes):
+        if missed.inserts:
+            for acted in seen.writes:
+                if acted.operation == read.operation and acted.number >= read.number:
+                    yield _row_missed(read, missed, acted, table)
+    inserts = [write for write in seen.writes if write.inserts]
+    for acted, missed in product(seen.writes, inserts):
+        waited = missed.operation in acted.step.waited_for
+        shared = acted.writes & missed.writes
+        if shared and waited and not acted.inserts and may_be_same_row(acted, missed):
+            yield _row_missed(acted, missed, acted, min(shared))
+
+
+def _row_missed(read: Event, missed: Event, acted: Event, table: str) -> Pattern:
+    a = letter(missed.operation)
+    early, late = (read.number, f"before {a}'s insert"), (acted.number, f"{a}'s row not counted")
+    marks = (late,) if read is acted else (early, late)
+    return Pattern(Anomaly.PHANTOM_INSERT, table, None, read, missed, acted, marks)
 
 
 # --- one operation in pieces --------------------------------------------------------------
@@ -380,6 +502,20 @@ def _reread(seen: _Seen) -> Iterator[Pattern]:
                     (late.number, f"after {a}'s write"),
                 )
                 yield Pattern(Anomaly.NON_REPEATABLE_READ, table, None, early, missed, late, marks)
+
+
+def _late(seen: _Seen) -> Iterator[Pattern]:
+    """Who reads after its own COMMIT what another has changed since."""
+    for late in seen.reads:
+        for own in seen.writes:
+            if own.operation != late.operation or own.transaction == late.transaction:
+                continue
+            for missed in seen.writes:
+                after = (missed.seen_from or 0) > (own.seen_from or 0)
+                if after and missed.operation != own.operation and _saw(late, missed):
+                    marks = ((late.number, f"after {letter(missed.operation)}'s write too"),)
+                    table = min(late.looks & missed.writes)
+                    yield Pattern(Anomaly.STALE_ANSWER, table, None, own, missed, late, marks)
 
 
 def _saw(read: Event, write: Event) -> bool:

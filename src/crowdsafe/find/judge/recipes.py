@@ -78,14 +78,14 @@ RECIPES = {
     ),
     "move": Recipe(
         "Move it only from the state that was read",
-        "UPDATE $table SET $column = :to WHERE $key = :$key AND $column = :from;\n"
+        "UPDATE $table SET $column = :to WHERE $key = :$key AND $column $was;\n"
         "-- 0 rows changed: someone else moved it; stop here",
         sqlalchemy="done = session.execute(\n    update($model)\n"
-        "    .where($model.$key == $key, $model.$column == from_)\n    .values($column=to)\n)\n"
+        "    .where($model.$key == $key, $model.$column$was_orm)\n    .values($column=to)\n)\n"
         "if done.rowcount == 0:\n    ...  # moved already",
-        django="if not $model.objects.filter($key=$key, $column=from_).update($column=to):\n"
+        django="if not $model.objects.filter($key=$key, $column=$was_here).update($column=to):\n"
         "    ...  # moved already",
-        part='store.write(transition, $model, $key, "$column", from_=from_, to=to, by=user)',
+        part='store.write(transition, $model, $key, "$column", from_=$was_here, to=to, by=user)',
     ),
     "remove": Recipe(
         "Believe the DELETE, not the SELECT before it",
@@ -97,8 +97,8 @@ RECIPES = {
     ),
     "unique": Recipe(
         "Let a unique constraint decide",
-        "CREATE UNIQUE INDEX $index ON $table ($columns);\n"
-        "INSERT INTO $table ($columns, ...) VALUES (...) ON CONFLICT ($columns) DO NOTHING;\n"
+        "CREATE UNIQUE INDEX $index ON $table ($columns)$only;\n"
+        "INSERT INTO $table ($columns, ...) VALUES (...)\nON CONFLICT ($columns)$only DO NOTHING;\n"
         "-- 0 rows inserted: it is there already, read it",
         sqlalchemy="# in $model: __table_args__ = (UniqueConstraint($quoted),)\n"
         "session.execute(insert($model).values(...).on_conflict_do_nothing())",
@@ -151,6 +151,14 @@ RECIPES = {
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;  -- all SELECTs see one moment",
         sqlite="BEGIN;  -- before the first SELECT: all of them then see one moment",
         part="store.read(your_function)",
+    ),
+    "before commit": Recipe(
+        "Answer with what the same transaction saw",
+        "UPDATE $table SET ... WHERE ... RETURNING *;  -- or SELECT it before the COMMIT:\n"
+        "-- after it, the rows may be another's already",
+        sqlalchemy="session.flush()\nsession.refresh(row)\nanswer = ...  # all that is told\n"
+        "session.commit()  # no row is read after it (or expire_on_commit=False)",
+        part="store.write(your_function)  # what it returns is of its own transaction",
     ),
     "retry": Recipe(
         "Run it again when the database says so",
