@@ -10,7 +10,7 @@ from typing import Any
 from crowdsafe.find.analyst import Analyse, analyst
 from crowdsafe.find.database import Database
 from crowdsafe.find.database.schema import Schema
-from crowdsafe.find.engine import Controller
+from crowdsafe.find.engine import Controller, in_order
 from crowdsafe.find.model import Finding, Operation, Run, Schedule, State, Verb
 from crowdsafe.find.predict import ALL, footprint
 
@@ -95,26 +95,28 @@ class Stage:
         perturbed: bool = False,
     ) -> Run:
         """These operations one after another; ``limits`` ends some of them early."""
-        return self.replay(
-            operations, tuple((n, 1) for n in order), limits=limits, perturbed=perturbed
-        )
-
-    def replay(
-        self,
-        operations: Sequence[Operation],
-        schedule: Schedule,
-        *,
-        limits: Sequence[int | None] | None = None,
-        perturbed: bool = False,
-        keep_rows: bool = False,
-    ) -> Run:
-        """One run under that schedule, from the kept state, with its outcome read."""
         self.reset()
         if perturbed:
             self.database.perturb()
             self._dirty = None
-        run = self.controller.replay(operations, schedule, limits=limits, keep_rows=keep_rows)
+        run = self.controller.replay(operations, in_order(order), limits=limits)
         self.after(run)
+        return run
+
+    def replay(
+        self, operations: Sequence[Operation], schedule: Schedule, *, keep_rows: bool = False
+    ) -> Run:
+        """One run under that schedule, from the kept state, with its outcome read.
+
+        A schedule that cannot be kept is tried once more with all operations begun before the
+        first goes on: one that waits for another inside of the process may get its turn only so.
+        """
+        for eager in (False, True):
+            self.reset()
+            run = self.controller.replay(operations, schedule, keep_rows=keep_rows, eager=eager)
+            self.after(run)
+            if run.problem is None or self.controller.broken:
+                break
         return run
 
     def reset(self) -> None:

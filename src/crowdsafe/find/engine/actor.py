@@ -50,7 +50,8 @@ class Actor:
     """``number`` is the operation's own in this process (no two runs share one), ``place`` its
     place in the run. ``parked`` waits at the gate, first come first; ``flying`` was let go on and
     has not ended; ``blocked_by`` are the connections that a flying one waits for (None: it does
-    not wait)."""
+    not wait). ``inside`` tells that a stalled one was seen to wait for another inside of the
+    process."""
 
     place: int
     number: int
@@ -62,6 +63,7 @@ class Actor:
     blocked_since: float = 0.0
     started: bool = False
     stalled: bool = False
+    inside: bool = False
     returned: bool = False
     grace_until: float | None = None
     quiet_since: float = 0.0

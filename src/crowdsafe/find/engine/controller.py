@@ -88,9 +88,10 @@ class Controller:
         *,
         limits: Sequence[int | None] | None = None,
         keep_rows: bool = False,
+        eager: bool = False,
     ) -> Run:
         """Run them, ``pick`` deciding. Never raises for what the target does."""
-        return self.trace(operations, pick, limits=limits, keep_rows=keep_rows).run
+        return self.trace(operations, pick, limits=limits, keep_rows=keep_rows, eager=eager).run
 
     def replay(
         self,
@@ -99,9 +100,12 @@ class Controller:
         *,
         limits: Sequence[int | None] | None = None,
         keep_rows: bool = False,
+        eager: bool = False,
     ) -> Run:
         """Run them as the schedule says; ``Run.problem`` says where it could not be kept."""
-        return self.run(operations, Following(schedule), limits=limits, keep_rows=keep_rows)
+        return self.run(
+            operations, Following(schedule), limits=limits, keep_rows=keep_rows, eager=eager
+        )
 
     def trace(
         self,

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from queue import SimpleQueue
 from typing import Any
 
+from crowdsafe.find.engine.waiting import wait_inside
 from crowdsafe.find.gates.control import current_operation, operate
 from crowdsafe.find.model import Answer, Operation
 
@@ -49,6 +51,11 @@ class Host:
         """Whether tasks still run that an operation started."""
         loops = [*self._loops_apart, *([self._loop_thread] if self._loop_thread else [])]
         return any(loop.running[number] > 0 for loop in loops)
+
+    def waits_inside(self, number: int) -> bool:
+        """Whether all that an async operation does is to wait for another one, in a lock or a
+        queue of the loop that they share, as far as its tasks tell."""
+        return self._loop_thread is not None and self._loop_thread.waits_inside(number)
 
     def loop(self, place: int | None = None) -> _LoopThread:
         if self.apart and place is not None:
@@ -129,6 +136,9 @@ class _LoopThread:
         self.loop = asyncio.new_event_loop()
         self.loop.set_task_factory(self._make_task)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owners: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = (
+            weakref.WeakKeyDictionary()
+        )
         self.running: Counter[int] = Counter()
         self._thread = threading.Thread(target=self._work, name="crowdsafe-find-loop", daemon=True)
         self._thread.start()
@@ -140,6 +150,7 @@ class _LoopThread:
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **named)
         number = current_operation()
         if number is not None:
+            self._owners[task] = number
             self.running[number] += 1
             task.add_done_callback(lambda _: self.running.subtract({number: 1}))
         return task
@@ -155,6 +166,11 @@ class _LoopThread:
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    def waits_inside(self, number: int) -> bool:
+        owners = {task: self._owners.get(task) for task in asyncio.all_tasks(self.loop)}
+        own = [task for task, owner in owners.items() if owner == number]
+        return wait_inside(own, [task for task, owner in owners.items() if owner is None])
 
     def start(
         self, number: int, operation: Operation, limit: int | None, tell: _Returned
@@ -173,6 +189,7 @@ class _LoopThread:
         def begin() -> None:
             task = self.loop.create_task(run(), context=contextvars.Context())
             made.append(task)
+            self._owners[task] = number
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -249,12 +249,20 @@ class Play:
         """Wait until nobody moves; raises _Hang when nothing happens for too long."""
         while True:
             self._take_events(0.0)
-            moving = [actor for actor in self._everyone if actor.moving]
+            moving = [actor for actor in self._everyone if self._is_moving(actor)]
             if not moving:
                 break
             self._take_events(self._patience(moving))
             self._look_closer(moving)
         self._write_down()
+
+    def _is_moving(self, actor: Actor) -> bool:
+        """Whether it will soon be somewhere else: one that waited for another inside of the
+        process may have been woken by what that one did."""
+        if actor.stalled and actor.inside and not self._host.waits_inside(actor.number):
+            actor.stalled = actor.inside = False
+            actor.quiet_since = _clock()
+        return actor.moving
 
     def _patience(self, moving: list[Actor]) -> float:
         """How long to wait for an event before a closer look, in seconds."""
@@ -285,12 +293,25 @@ class Play:
 
     def _is_stuck(self, actor: Actor, now: float) -> bool:
         """Whether an operation waits for another one inside of the process. What may wait for
-        something outside (a connect, say) is given five times as long."""
-        quiet = (now - actor.quiet_since) / self._slowness
+        something outside (a connect, say) is given five times as long, one that is seen to wait for
+        another task a fifth."""
+        waited = now - actor.quiet_since
+        if waited >= self._limits.stall_s / 5 and self._waits_for_a_task(actor):
+            actor.inside = True
+            return True
+        quiet = waited / min(self._slowness, self._limits.hang_s / (10 * self._limits.stall_s))
         if quiet < self._limits.stall_s or process_is_busy():
             return False
         return quiet > 5 * self._limits.stall_s or (
             not actor.operation.is_async and waits_for_a_lock(self._host.loop_native_ids)
+        )
+
+    def _waits_for_a_task(self, actor: Actor) -> bool:
+        return (
+            actor.operation.is_async
+            and self._host.waits_inside(actor.number)
+            and not process_is_busy()
+            and waits_for_a_lock(self._host.loop_native_ids)
         )
 
     def _poll_locks(self) -> None:
@@ -347,7 +368,7 @@ class Play:
     def _take(self, kind: Event, what: Any, answer: Any) -> None:
         """One event: what is the statement that it is about, or the operation that returned."""
         actor: Actor = what if kind is Event.RETURNED else what.actor
-        actor.stalled = False
+        actor.stalled = actor.inside = False
         actor.quiet_since = self.progress_at
         if kind is Event.PARKED:
             actor.parked.append(what)
