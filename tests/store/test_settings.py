@@ -134,12 +134,13 @@ class TestEffects:
         import threading
         import time
 
-        lock, now, most = threading.Lock(), [0], [0]
+        lock, now, most, two = threading.Lock(), [0], [0], threading.Barrier(2)
 
         def slow(session: Session) -> None:
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
+            two.wait(30)
             time.sleep(0.05)
             with lock:
                 now[0] -= 1
@@ -174,6 +175,7 @@ class TestEffects:
                     session.execute(text("SELECT pg_sleep(0.05)"))
                     query = text(
                         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND backend_type = 'client backend'"
                     )
                     return int(session.execute(query).scalar_one())
 

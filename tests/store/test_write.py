@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
+from tests.store.conftest import Gate
 from tests.store.models import Account, Claim, Note, deposit, note, notes
 
 from crowdsafe import AsyncStore, Store, after_commit, write
@@ -433,33 +434,24 @@ class TestClosed:
 
 
 class TestCancelled:
-    def test_a_waiting_write_is_dropped_and_a_running_one_goes_on(self, url: str) -> None:
-        import threading
-
-        running, go_on = threading.Event(), threading.Event()
-
+    def test_a_waiting_write_is_dropped_and_a_running_one_goes_on(
+        self, url: str, gate: Gate
+    ) -> None:
         def slow(session: Session) -> None:
             note(session, "running")
-            if session.get_bind().dialect.name == "sqlite":
-                running.set()
-                go_on.wait(10)
-            else:
-                session.execute(text("SELECT pg_sleep(0.3)"))
+            gate.stop(session)
 
         async def main() -> None:
             async with AsyncStore(url) as store:
                 first = asyncio.create_task(store.write(slow, lane="one"))
-                if store.dialect == "sqlite":
-                    await asyncio.to_thread(running.wait, 10)
-                else:
-                    await asyncio.sleep(0.1)
+                await asyncio.to_thread(gate.reached)
                 second = asyncio.create_task(store.write(note, "dropped", lane="one"))
                 await asyncio.sleep(0.02)
                 first.cancel()
                 second.cancel()
                 done = await asyncio.gather(first, second, return_exceptions=True)
                 assert [type(r) for r in done] == [asyncio.CancelledError] * 2
-                go_on.set()
+                gate.open()
                 await store.write(note, "last", lane="one")
                 assert await store.read(notes) == ["running", "last"]
 
@@ -473,14 +465,14 @@ class TestCancelled:
                 session.execute(text("SELECT pg_sleep(2)"))
 
         async def main() -> None:
-            async with AsyncStore(url, Settings(pool_size=2, pool_timeout_s=1)) as store:
+            async with AsyncStore(url, Settings(pool_size=2, pool_timeout_s=20)) as store:
                 for _ in range(6):
                     with pytest.raises((TimeoutError, DeadlineExceeded)):
                         async with asyncio.timeout(0.05):
                             await store.read(slow)
                             await asyncio.sleep(1)
-                async with asyncio.timeout(5):
-                    assert await store.read(notes) == []
+                async with asyncio.timeout(30):
+                    assert await store.read(notes, deadline_s=30) == []
 
         asyncio.run(main())
 
