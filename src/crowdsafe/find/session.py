@@ -11,7 +11,7 @@ from typing import Any, Self
 from crowdsafe.errors import ConfigError
 from crowdsafe.find.database import open_database
 from crowdsafe.find.engine import Controller
-from crowdsafe.find.gates import install
+from crowdsafe.find.gates import install_all
 from crowdsafe.find.model import Finding
 from crowdsafe.find.pools import let_go
 from crowdsafe.find.stage import Invariant, Job, Stage
@@ -47,7 +47,7 @@ class Session(Stage):
         with ExitStack() as stack:
             self.database = open_database(self.job.database, in_place=self.job.in_place)
             stack.callback(self.database.close)
-            stack.callback(install(self.database.dialect, self.database.redirect))
+            stack.callback(install_all(self.database.redirect))
             let_go(self.database.redirect, None)
             self.controller = stack.enter_context(Controller(self.database, hang_s=self.job.hang_s))
             stack.callback(let_go, self.database.redirect, self.controller.call)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -38,7 +40,63 @@ def test_naming_the_wrong_file_leaves_the_right_one_as_it_was(tmp_path: Path) ->
     assert not list(tmp_path.glob("*-wal"))
 
 
-def test_a_second_file_is_read_through_a_copy(tmp_path: Path) -> None:
+@pytest.mark.postgres
+def test_naming_a_file_leaves_the_postgresql_database_as_it_was(
+    tmp_path: Path, pg_url: str
+) -> None:
+    named, real = make(tmp_path / "shop.db"), pg_url.replace("+psycopg", "")
+    with psycopg.connect(real, autocommit=True) as connection:
+        connection.execute("create table note (text text)")
+
+    def write() -> None:
+        with psycopg.connect(real) as connection:
+            connection.execute("insert into note values ('new')")
+
+    (finding,) = find(None, [write], database=f"sqlite:///{named}").findings
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert real.rpartition("/")[2] in finding.reason
+    with psycopg.connect(real) as connection:
+        assert connection.execute("select text from note").fetchall() == []
+
+
+@pytest.mark.postgres
+def test_naming_a_postgresql_database_leaves_the_file_as_it_was(
+    tmp_path: Path, pg_url: str
+) -> None:
+    real = make(tmp_path / "shop.db")
+    before = real.read_bytes()
+
+    def write() -> None:
+        with closing(sqlite3.connect(real)) as connection:
+            connection.execute("insert into note values ('new')")
+            connection.commit()
+
+    (finding,) = find(None, [write], database=pg_url.replace("+psycopg", "")).findings
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert str(real) in finding.reason
+    assert real.read_bytes() == before
+
+
+def test_a_driver_that_cannot_be_imported_is_in_nobody_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as psycopg where libpq is not installed."""
+    monkeypatch.setitem(sys.modules, "crowdsafe.find.gates.psycopg2", None)
+    named = make(tmp_path / "shop.db")
+
+    def write() -> None:
+        with closing(sqlite3.connect(named)) as connection:
+            connection.execute("update note set text = 'new'")
+            connection.commit()
+
+    (finding,) = find(None, [write], database=f"sqlite:///{named}").findings
+    assert finding.verdict is Verdict.PROVEN, finding.reason
+
+
+def test_a_second_file_is_read_through_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     prices, named = make(tmp_path / "prices.db"), make(tmp_path / "shop.db")
     before = prices.read_bytes()
 
@@ -58,6 +116,7 @@ def test_a_second_file_is_read_through_a_copy(tmp_path: Path) -> None:
     assert report.findings[0].schedules > 0, str(report)
     assert prices.read_bytes() == before
     assert any(str(prices) in note for note in report.notes)
+    assert not list(tmp_path.glob("crowdsafe-find-other-*"))
 
 
 def test_a_file_that_is_not_there_is_made_elsewhere(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from crowdsafe.find.gates.redirect import Redirect
 
-__all__ = ["Redirect", "install", "seen_drivers", "unseen_drivers"]
+__all__ = ["Redirect", "install", "install_all", "seen_drivers", "unseen_drivers"]
 
 _DRIVERS = {
     "sqlite": (("sqlite3", "sqlite"), ("aiosqlite", "aiosqlite")),
@@ -39,22 +40,40 @@ def install(dialect: str, redirect: Redirect) -> Callable[[], None]:
     Returns what undoes it: connections that were opened meanwhile keep their gate, which lets
     everything pass outside of an operation.
     """
+    return _install([dialect], redirect)
+
+
+def install_all(redirect: Redirect) -> Callable[[], None]:
+    """The same for the drivers of all dialects: a target that was said to use SQLite and uses
+    PostgreSQL, or the other way round, is to write to neither of its databases."""
+    return _install(_DRIVERS, redirect)
+
+
+def _install(dialects: Iterable[str], redirect: Redirect) -> Callable[[], None]:
     undone: list[Callable[[], None]] = []
 
     def undo() -> None:
         while undone:
             undone.pop()()
 
-    modules = ["context"]
-    modules += [gate for driver, gate in _DRIVERS[dialect] if _present(driver)]
+    drivers = [pair for dialect in dialects for pair in _DRIVERS[dialect]]
     try:
-        for name in modules:
-            gate = importlib.import_module(f"crowdsafe.find.gates.{name}")
-            undone.append(gate.install(redirect))
+        undone.append(_gate("context").install(redirect))
+        for driver, name in drivers:
+            if not _present(driver):
+                continue
+            try:
+                undone.append(_gate(name).install(redirect))
+            except ImportError:  # such as psycopg without libpq: nobody can connect with it
+                continue
     except BaseException:
         undo()
         raise
     return undo
+
+
+def _gate(name: str) -> Any:
+    return importlib.import_module(f"crowdsafe.find.gates.{name}")
 
 
 def _present(driver: str) -> bool:
