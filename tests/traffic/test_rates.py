@@ -15,7 +15,8 @@ import pytest
 from tests.traffic.windows import Asked, FixedWindow, Gcra, Model, bursts, worst_window
 
 from crowdsafe.errors import ConfigError, InvalidInput, RateLimited
-from crowdsafe.traffic import InProcessLimiter, Rate, as_async
+from crowdsafe.traffic import Decision, InProcessLimiter, Rate, as_async
+from crowdsafe.traffic.rates import refusals
 
 
 class Clock:
@@ -255,3 +256,15 @@ def test_it_can_stand_in_for_a_shared_one() -> None:
             await limiter.require("a")
 
     asyncio.run(run())
+
+
+def test_a_process_remembers_the_refusals_of_so_many_keys_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(refusals, "KEYS_MAX", 2)
+    rate = Rate(1, 3600)
+    known = refusals.Refusals(rate)
+    now = time.monotonic()
+    for key in ("a", "b", "c"):
+        known.note(key, now, Decision(False, rate, 0, 3600.0, 3600.0))
+    assert [known.standing(key, now) is not None for key in ("a", "b", "c")] == [False, False, True]

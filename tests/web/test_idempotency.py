@@ -152,6 +152,8 @@ def test_fingerprint_and_scope() -> None:
     assert a == fingerprint("POST", "/x", "", b'{"b":2,"a":1}')
     assert a != fingerprint("POST", "/x", "", b'{"b":2,"a":2}')
     assert fingerprint("POST", "/x", "", b"\xff") != fingerprint("POST", "/x", "", b"\xfe")
+    for other in (("PUT", "/x", ""), ("POST", "/y", ""), ("POST", "/x", "a=1")):
+        assert a != fingerprint(*other, b'{"a": 1, "b": 2}')
     assert scope_of("user:1", "POST", "/" + "a" * 5000) != scope_of(
         "user:1", "POST", "/" + "a" * 4999
     )
