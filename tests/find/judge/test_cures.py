@@ -124,6 +124,14 @@ def test_the_sql_tells_the_orm_where_the_source_does_not() -> None:
     assert ".objects.get_or_create(" in cures(named, run)[0][1]
 
 
+def test_a_session_of_a_visitor_is_none_of_sqlalchemy() -> None:
+    run = history("postgresql", ("A", 'SELECT "a"."id" FROM "a"'), ("B", 'UPDATE "a" SET "n" = 1'))
+    for step in run.steps:
+        step.source = Source("app.py", 1, "view", 'cart = request.session.get("cart", {})')
+    named = Named(Anomaly.DUPLICATE_CREATE, Severity.HIGH, ("a",), (), "")
+    assert ".objects.get_or_create(" in cures(named, run)[0][1]
+
+
 def test_a_text_that_was_written_over_is_edited_with_its_version() -> None:
     (_, plain, part), _ = cures(*overwritten("sqlite", ("a", "b", "c"), column="title"))
     assert "version = version + 1" in plain
