@@ -17,7 +17,7 @@ from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.model import Statement, Verb
 from crowdsafe.find.sql import analyse
 
-__all__ = ["Analyse", "analyst"]
+__all__ = ["Analyse", "analyst", "reader"]
 
 Analyse = Callable[[str], Statement]
 
@@ -51,6 +51,40 @@ def analyst(schema: Schema, dialect: str) -> Analyse:
         return statement
 
     return known
+
+
+def reader(schema: Schema, dialect: str) -> Analyse:
+    """A function from the text of a statement to what its text says, to name it by: a view of one
+    table is that table, and what triggers do besides is left out."""
+    stands_for = {view: one for view, tables in schema.views.items() for one in _only(tables)}
+
+    def table_of(name: str) -> str:
+        return stands_for.get(name, name)
+
+    def columns_of(
+        columns: frozenset[tuple[str, str]] | None,
+    ) -> frozenset[tuple[str, str]] | None:
+        if columns is None:
+            return None
+        return frozenset((table_of(name), column) for name, column in columns)
+
+    def said(text: str) -> Statement:
+        statement = _with_homonyms(analyse(text, dialect), schema)
+        if statement.tables.isdisjoint(schema.views.keys()):
+            return statement
+        return replace(
+            statement,
+            reads=_through_views(statement.reads, schema),
+            writes=frozenset(map(table_of, statement.writes)),
+            columns_read=columns_of(statement.columns_read),
+            columns_written=columns_of(statement.columns_written),
+        )
+
+    return said
+
+
+def _only(tables: frozenset[str]) -> list[str]:
+    return list(tables) if len(tables) == 1 else []
 
 
 def _calls(functions: frozenset[str]) -> re.Pattern[str] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from crowdsafe.find.analyst import reader
+from crowdsafe.find.between import between_requests
 from crowdsafe.find.engine import Budget, Search
 from crowdsafe.find.judge import Judgement
 from crowdsafe.find.judge.anomalies import name
@@ -162,13 +164,15 @@ def tell_race(
     judgement: Judgement,
 ) -> None:
     """Write into the finding what that run shows, by its name and with what cures it."""
-    named = name(run, judgement, list(serial.orders.values()), stage.analyse, stage.schema)
+    read = reader(stage.schema, stage.database.dialect)
+    named = name(run, judgement, list(serial.orders.values()), read, stage.schema)
     finding.verdict = Verdict.RACE
     finding.anomaly = named.anomaly
     finding.severity = named.severity
     finding.tables = named.tables
     finding.sources = named.sources
-    finding.summary = named.summary
+    between = between_requests(run, named.tables[0], read) if named.tables else ""
+    finding.summary = " ".join(filter(None, [named.summary, between]))
     finding.differences = judgement.differences
     finding.schedule = run.schedule
     finding.run = run

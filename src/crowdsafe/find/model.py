@@ -132,7 +132,8 @@ class Reply:
     For a request: ``status``, ``body`` (parsed JSON, else text), the ``headers`` that say
     something (location, etag, content-type, retry-after). For a function: ``body`` is what it
     returned, in plain data, and ``status`` None. ``error`` is the type, message and SQLSTATE
-    (or SQLite's error name) of the exception that came out, if any.
+    (or SQLite's error name) of the exception that came out, if any. ``statements`` are those that
+    its operation had sent by then.
     """
 
     request: str
@@ -142,6 +143,7 @@ class Reply:
     error: str | None = None
     message: str | None = None
     sqlstate: str | None = None
+    statements: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)

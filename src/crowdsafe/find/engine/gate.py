@@ -121,6 +121,10 @@ class Gate:
         passed.step.columns = columns
         passed.step.rows = rows
 
+    def sent(self, operation: int) -> int:
+        actor = self._actors.get(operation)
+        return 0 if actor is None else actor.granted
+
     @property
     def wants_rows(self) -> bool:
         return self.keeps_rows

@@ -86,6 +86,9 @@ class Gatekeeper(Protocol):
     ) -> None:
         """What the statement read (at most 20 rows); only called while :attr:`wants_rows`."""
 
+    def sent(self, operation: int) -> int:
+        """How many statements of that operation were let go on so far."""
+
     @property
     def wants_rows(self) -> bool: ...
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from crowdsafe.errors import ConfigError
+from crowdsafe.find.gates.control import keeper
 from crowdsafe.find.model import Answer, Reply
 from crowdsafe.find.targets.messages import BODY_BYTES_MAX, RawReply, RawRequest
 from crowdsafe.find.targets.page import Page, read_page
@@ -52,7 +53,11 @@ def converse(requests: tuple[Request, ...], visitor: Visitor) -> Conversation:
             answer.stopped_at = place
             break
         got = yield raw
-        answer.replies.append(_take(request, got, visitor, past))
+        reply = _take(request, got, visitor, past)
+        if keeping := keeper():
+            gatekeeper, operation = keeping
+            reply.statements = gatekeeper.sent(operation)
+        answer.replies.append(reply)
         if got.status >= 400 and (not request.lenient or got.fault is not None):
             answer.stopped_at = place
             break
