@@ -14,6 +14,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 from tests.web.small import PASSWORD, bearer, client_of, make_app
 
+from crowdsafe.errors import NotAuthenticated
 from crowdsafe.identity import Tokens, failed_logins, set_active, set_roles, signing_secret
 from crowdsafe.identity import directory as directory_module
 from crowdsafe.store import Store
@@ -176,6 +177,16 @@ def test_the_expired_one_is_told_so() -> None:
     tokens = Tokens("s" * 40, lifetime_s=-1)
     with pytest.raises(Exception, match="expired"):
         tokens.user_id(tokens.issue(1))
+
+
+def test_one_that_passed_before_expires_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens("s" * 40, lifetime_s=60)
+    token = tokens.issue(1)
+    assert tokens.user_id(token) == 1
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(NotAuthenticated, match="expired"):
+        tokens.user_id(token)
 
 
 def test_a_change_of_roles_is_seen_after_a_few_seconds(

@@ -12,6 +12,7 @@ import pytest
 from tests.web.small import bearer, client_of, make_app
 
 from crowdsafe.web.fastapi import Limits
+from crowdsafe.web.limits import Guard
 
 
 def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
@@ -230,6 +231,38 @@ def test_more_requests_at_once_than_the_limit_are_turned_away(sqlite_url: str) -
                     problem(answer, 503, "overloaded")
                     assert answer.headers["retry-after"] == "1"
             assert (await client.get("/slow?seconds=0")).status_code == 200
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("media", "status"), [("text/event-stream", 200), ("text/csv", 503)])
+def test_a_stream_that_has_begun_takes_no_place(media: str, status: int) -> None:
+    async def run() -> None:
+        begun, end = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Any, _receive: Any, send: Any) -> None:
+            headers = [(b"content-type", media.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if not begun.is_set():
+                begun.set()
+                await end.wait()
+            await send({"type": "http.response.body", "body": b""})
+
+        async def nothing(*_: Any) -> Any:
+            return {"type": "http.disconnect"}
+
+        async def told(message: Any) -> None:
+            statuses.append(message.get("status"))
+
+        statuses: list[int | None] = []
+        guard = Guard(app, Limits(requests_max=1))
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        stream = asyncio.create_task(guard(scope, nothing, nothing))
+        await begun.wait()
+        await guard(scope, nothing, told)
+        assert statuses[0] == status
+        end.set()
+        await stream
 
     asyncio.run(run())
 
