@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -50,11 +51,13 @@ def test_later_reads_see_what_was_written_since(two: tuple[Store, Store]) -> Non
     assert one.read(_count) == 4
 
 
-def test_later_writes_go_on_when_another_process_has_written(two: tuple[Store, Store]) -> None:
+@pytest.mark.parametrize("error", [None, ValueError("half-way")], ids=["commit", "rollback"])
+def test_later_writes_go_on_when_another_process_has_written(
+    two: tuple[Store, Store], error: Exception | None
+) -> None:
     one, other = two
-    one.write(_half)
-    with pytest.raises(ValueError, match="half-way"):
-        one.write(_half, ValueError("half-way"))
+    with pytest.raises(ValueError, match="half-way") if error else nullcontext():
+        one.write(_half, error)
     other.write(_run, "INSERT INTO things VALUES (4)")
     one.write(_run, "INSERT INTO things VALUES (5)")
     assert one.read(_count) == 5
