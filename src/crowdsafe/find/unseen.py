@@ -2,10 +2,13 @@
 
 Such a driver goes to the database that was named, not to the working copy: that one is then used
 although nobody should. In place, or from a forked process, it writes to the same database: then
-rows differ in tables that no statement which was seen can have changed.
+rows differ in tables that no statement which was seen can have changed. What a materialized view
+holds is seen by nobody either.
 """
 
 from __future__ import annotations
+
+import re
 
 from crowdsafe.find.gates import seen_drivers, unseen_drivers
 from crowdsafe.find.gates.control import fork_spoke
@@ -13,6 +16,8 @@ from crowdsafe.find.model import Operation, Run, State
 from crowdsafe.find.stage import Stage
 
 __all__ = ["watched_alone"]
+
+_REFRESH = re.compile(r"\brefresh\s+materialized\s+view\b", re.IGNORECASE)
 
 
 def watched_alone(stage: Stage, operation: Operation) -> tuple[Run, str]:
@@ -34,6 +39,11 @@ def watched_alone(stage: Stage, operation: Operation) -> tuple[Run, str]:
         return run, _said(stage, operation, "the database in a process that was forked")
     if tables := _unaccounted(stage, run):
         return run, _said(stage, operation, ", ".join(tables))
+    if any(_REFRESH.search(step.sql) for step in run.steps):
+        return run, (
+            f"{operation.name} refreshes a materialized view, which is not put back before each "
+            "run: let it read a view while it is looked at"
+        )
     return run, ""
 
 

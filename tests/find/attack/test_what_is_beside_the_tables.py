@@ -70,3 +70,24 @@ def test_a_large_object_is_data_too(pg_url: str) -> None:
 
     report = find(None, [next_number], database=pg_url, budget_s=20)
     assert report.findings[0].verdict is not Verdict.PROVEN, report
+
+
+@pytest.mark.postgres
+def test_nothing_is_proven_about_what_is_kept_of_a_query(pg_url: str) -> None:
+    with psycopg.connect(pg_url) as connection:
+        connection.execute(
+            b"CREATE TABLE seats (id serial PRIMARY KEY);"
+            b"CREATE MATERIALIZED VIEW taken AS SELECT count(*) AS n FROM seats"
+        )
+
+    def take() -> str:
+        with psycopg.connect(pg_url) as connection:
+            if connection.execute("SELECT n FROM taken").fetchone() != (0,):
+                return "full"
+            connection.execute("INSERT INTO seats DEFAULT VALUES")
+            connection.execute("REFRESH MATERIALIZED VIEW taken")
+            return "taken"
+
+    report = find(None, [take], database=pg_url, budget_s=20)
+    assert report.findings[0].verdict is Verdict.INCONCLUSIVE, report
+    assert "materialized view" in report.findings[0].reason
