@@ -235,6 +235,19 @@ def test_a_clock_that_counts_the_seconds_is_suspected_and_learned(unit: int) -> 
     assert oracle.judge(later).kind == "serial"
 
 
+def test_seconds_that_are_left_are_suspected_in_an_answer_alone() -> None:
+    def told(left: int, quantity: int = 7) -> Run:
+        return ordered((1, 1, quantity, "a", None), body={"expires_in": left})
+
+    oracle = oracle_of(told(3600), told(3600))
+    judgement = oracle.judge(told(3599))
+    assert (judgement.kind, judgement.suspects_clock) == ("race", True)
+    assert not oracle.judge(told(1800)).suspects_clock
+    assert not oracle.judge(told(3599, 8)).suspects_clock
+    oracle.learn([told(3600), told(3599)])
+    assert oracle.judge(told(3598)).kind == "serial"
+
+
 def test_a_number_that_is_no_time_is_not_blamed_on_the_clock() -> None:
     first = ordered((1, 1, int(time.time()) + 3600, "a", None))
     judgement = oracle_of(first, first).judge(ordered((1, 1, 17, "a", None)))

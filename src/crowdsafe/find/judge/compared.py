@@ -18,13 +18,15 @@ from crowdsafe.find.model import Reply
 __all__ = ["Comparison", "compare"]
 
 _SHOWN_MAX = 60
+_SECONDS_MAX = 60
 _TAG = re.compile(r"<(style|script|head)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
     """One place where two outcomes differ: what it is, and the value in each. ``hard`` ones can
-    be no matter of time and chance, ``linked`` ones are of what belongs together only."""
+    be no matter of time and chance, ``linked`` ones are of what belongs together only; ``told``
+    ones stand in an answer, where a number may count the seconds that are left."""
 
     where: str
     here: Any
@@ -32,6 +34,21 @@ class Spot:
     weight: int = 1
     hard: bool = False
     linked: bool = False
+    told: bool = False
+
+    @property
+    def soft(self) -> bool:
+        """Whether it may be a matter of time, as far as can be told."""
+        if self.hard:
+            return False
+        values = (self.here, self.there)
+        if self.told and all(type(value) is int for value in values):
+            return bool(abs(self.here - self.there) <= _SECONDS_MAX)
+        return all(
+            isinstance(value, str | float | bytes)
+            or (isinstance(value, int) and may_be_moment(value))
+            for value in values
+        )
 
 
 @dataclass(slots=True)
@@ -53,9 +70,7 @@ class Comparison:
     @property
     def suspects_clock(self) -> bool:
         """Whether only texts, fractions, bytes and times differ, as far as can be told."""
-        return not self.equal and all(
-            not spot.hard and _is_soft(spot.here, spot.there) for spot in self.spots
-        )
+        return not self.equal and all(spot.soft for spot in self.spots)
 
     def as_repeated(self) -> str:
         """The first difference, of two runs that should be equal."""
@@ -208,7 +223,8 @@ def _reply_spots(
     ]
     for path, a, b in pairs:
         name = ".".join(path[2:])
-        yield Spot(f"{name} in {where}" if name else where, *_told_apart(path, one, a, two, b))
+        shown = _told_apart(path, one, a, two, b)
+        yield Spot(f"{name} in {where}" if name else where, *shown, told=True)
     ours, theirs = opened(here.reply.body), opened(there.reply.body)
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) != len(theirs):
         yield Spot(f"the length of {where}", len(ours), len(theirs), hard=True)
@@ -285,13 +301,6 @@ def _verdict(reply: Reply) -> str:
     if reply.status is not None:
         return str(reply.status)
     return reply.error or "done"
-
-
-def _is_soft(here: Any, there: Any) -> bool:
-    return all(
-        isinstance(value, str | float | bytes) or (isinstance(value, int) and may_be_moment(value))
-        for value in (here, there)
-    )
 
 
 def _shown(value: Any) -> str:
