@@ -368,6 +368,20 @@ def test_one_whose_deadline_passed_in_the_queue_is_not_run(url: str, gate: Gate)
     asyncio.run(main())
 
 
+def test_one_that_waits_behind_a_long_one_is_answered_at_its_deadline(url: str, gate: Gate) -> None:
+    async def main() -> None:
+        async with AsyncStore(url) as store:
+            first = asyncio.create_task(store.write(gate.stop, lane="one"))
+            await asyncio.to_thread(gate.reached)
+            with pytest.raises(DeadlineExceeded):
+                await store.write(note, "late", lane="one", deadline_s=0.1)
+            gate.open()
+            await first
+            assert await store.read(notes) == []
+
+    asyncio.run(main())
+
+
 def test_order_in_a_lane_is_that_of_the_calls(url: str) -> None:
     together(url, [(note, f"n{n:02}") for n in range(40)])
     with Store(url) as store:
