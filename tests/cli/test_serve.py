@@ -194,7 +194,19 @@ def test_connections_that_send_no_request_are_closed(sqlite_url: str, tmp_path: 
         for each in (silent, slow, stuck):
             while each.recv(4096):  # a timeout here is the failure: nobody closed it
                 pass
+        assert _answer_to_a_head_of(50_000, server.port).startswith(b"HTTP/1.1 200 ")
+        assert not _answer_to_a_head_of(8_000_000, server.port).startswith(b"HTTP/1.1 2")
         assert httpx.get(f"{server.base_url}/healthz", timeout=30).status_code == 200
+
+
+def _answer_to_a_head_of(size: int, port: int) -> bytes:
+    """What the server says to a whole head of this size; nothing when it just hangs up."""
+    line = b"X-Long: " + b"x" * 990 + b"\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + line * (size // 1000) + b"\r\n"
+    with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.sendall(head)
+        return connection.recv(100)
+    return b""
 
 
 def test_a_dead_worker_is_replaced(sqlite_url: str, tmp_path: Path) -> None:

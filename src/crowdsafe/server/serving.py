@@ -27,6 +27,7 @@ import uvicorn
 
 from crowdsafe.errors import ConfigError
 from crowdsafe.server.app import ServerSettings, begin_shutdown, create_app
+from crowdsafe.server.head import HEAD_BYTES_MAX, HTTP
 from crowdsafe.server.patience import Patience
 
 __all__ = ["WORKERS_MAX", "bind", "run_here", "run_worker", "run_workers"]
@@ -164,7 +165,8 @@ async def _serve(settings: ServerSettings, listener: socket.socket, parent: int 
         server_header=False,
         proxy_headers=False,
         ws="none",
-        h11_max_incomplete_event_size=64 * 1024,
+        http=HTTP,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
     )
     # Ctrl-C reaches a whole process group; a worker leaves it to its parent, which ends it.
     signals = _SIGNALS if parent is None else (signal.SIGTERM,)
