@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crowdsafe.find.model import Verdict
+from crowdsafe.find.recording.places import Everywhere, Places
 from crowdsafe.find.recording.recorder import Recorder
 from crowdsafe.find.targets.functions import FunctionOperation, call
 
@@ -100,3 +101,26 @@ def test_the_same_is_not_tried_twice(recorder: Recorder, tmp_path: Path) -> None
         recorder.begin(f"test {number}")
         seen(recorder, shop.deliver)
     assert len(recorder.findings) == 1
+
+
+def test_what_an_open_connection_tells_of_itself_keeps_the_name_that_it_was_made_with() -> None:
+    """psycopg's ``info`` has the host, the port and the database, and others are made between."""
+    places = Places()
+    everywhere = Everywhere("postgresql", places)
+    shop = {"host": "127.0.0.1", "port": 5432, "dbname": "shop"}
+    everywhere.postgres({**shop, "user": "mara", "password": "secret"})
+    everywhere.postgres({**shop, "user": "tom", "dbname": "postgres"})
+    assert everywhere.postgres_names_original(shop)
+    assert places.latest == "postgresql://mara:secret@127.0.0.1:5432/shop"
+
+
+def test_a_database_that_cannot_be_connected_to_is_declined_and_breaks_no_test() -> None:
+    recorder = Recorder(database="postgresql://mara@127.0.0.1:1/shop", budget_s=10)
+    stop = recorder.start()
+    try:
+        recorder.begin("test_shop")
+        seen(recorder, lambda: None)
+    finally:
+        stop()
+    (reason,) = recorder.declined.values()
+    assert "cannot be connected to" in reason and "--find-races-database" in reason

@@ -30,6 +30,7 @@ class Everywhere(Redirect):
     def __init__(self, dialect: str, places: Places) -> None:
         super().__init__(dialect, "", "")
         self._places = places
+        self._connected: dict[str, str] = {}
 
     @property
     def in_place(self) -> bool:
@@ -55,7 +56,13 @@ class Everywhere(Redirect):
         return path
 
     def postgres_names_original(self, params: Mapping[str, Any]) -> bool:
-        self._places.latest, self._places.in_memory = _postgres_url(params), False
+        """What an open connection tells of itself lacks the name and the password: those are of
+        the connect to the same place."""
+        url = _postgres_url(params)
+        place = url.rpartition("@")[2]
+        if params.get("user"):
+            self._connected[place] = url
+        self._places.latest, self._places.in_memory = self._connected.get(place, url), False
         return True
 
     def postgres(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,11 +166,17 @@ def _demand_no_transaction(url: str) -> None:
     else:
         import psycopg
 
-        with psycopg.connect(url, autocommit=True) as connection:
-            row = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
-            ).fetchone()
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                row = connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
+                ).fetchone()
+        except psycopg.OperationalError as error:
+            raise CrowdsafeError(
+                f"its database cannot be connected to: {error}: name it with "
+                "--find-races-database URL"
+            ) from error
         held = row is not None and row[0] > 0
     if held:
         raise CrowdsafeError(
