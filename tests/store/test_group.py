@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from tests.store.conftest import Gate
@@ -378,6 +379,38 @@ def test_one_that_waits_behind_a_long_one_is_answered_at_its_deadline(url: str, 
             gate.open()
             await first
             assert await store.read(notes) == []
+
+    asyncio.run(main())
+
+
+def test_what_failed_in_a_lost_transaction_may_succeed_in_the_next(url: str, gate: Gate) -> None:
+    lost = False
+
+    def at_first_refused(session: Session) -> str:
+        if not lost:
+            raise Refused
+        note(session, "done")
+        return "done"
+
+    def loses_once(session: Session) -> None:
+        nonlocal lost
+        if not lost:
+            lost = True
+            cause = sqlite3.OperationalError("busy")
+            cause.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise OperationalError("COMMIT", {}, cause)
+
+    async def main() -> None:
+        async with AsyncStore(url) as store:
+            first = asyncio.create_task(store.write(gate.stop, lane="one"))
+            await asyncio.to_thread(gate.reached)
+            writes = (store.write(fn, lane="one") for fn in (at_first_refused, loses_once))
+            both = asyncio.gather(*writes)
+            await asyncio.sleep(0.1)
+            gate.open()
+            await first
+            assert await both == ["done", None]
+            assert await store.read(notes) == ["done"]
 
     asyncio.run(main())
 
