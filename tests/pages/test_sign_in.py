@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from crowdsafe.identity.passwords import PASSWORD_CHARS_MAX
 from tests.pages.conftest import OpenDesk
 from tests.pages.desk import PASSWORD
 
@@ -32,6 +33,8 @@ def test_a_visitor_signs_in_and_lands_where_they_wanted_to_go(desk: OpenDesk) ->
 
 def test_a_wrong_password_says_so_and_keeps_the_name(desk: OpenDesk) -> None:
     page = desk(None).open("/login")
+    longest = str(PASSWORD_CHARS_MAX)
+    expect(page.get_by_label("Password")).to_have_attribute("maxlength", longest)
     page.get_by_label("Username").fill("mara")
     page.get_by_label("Password").fill("wrong")
     page.keyboard.press("Enter")
