@@ -120,7 +120,7 @@ class Recorder:
         if url is None:
             raise CrowdsafeError(
                 "it uses a database in memory, which one connection has for itself: let the tests "
-                "use a file"
+                'use a file (Django: "TEST": {"NAME": "test.db"} in DATABASES)'
                 if self._places.in_memory
                 else "no database was connected to before it"
             )
