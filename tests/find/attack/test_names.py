@@ -36,6 +36,13 @@ def _book(db: psycopg.Connection) -> str:
     return "booked"
 
 
+def _pay(db: psycopg.Connection) -> None:
+    row = db.execute("SELECT coalesce(sum(cents), 0) FROM payments WHERE card = 1").fetchone()
+    if row is None or row[0] + 60 > 100:
+        raise ValueError("over the limit")
+    db.execute("INSERT INTO payments (card, cents) VALUES (1, 60)")
+
+
 def _redeem(db: psycopg.Connection) -> None:
     if db.execute("SELECT id, taken_by FROM coupons WHERE id = 1").fetchone() != (1, None):
         raise ValueError("it is taken")
@@ -150,6 +157,13 @@ PROGRAMS = {
         (_book,),
         Anomaly.PHANTOM_INSERT,
         "stays",
+        "SELECT ... FROM parent",
+    ),
+    "sum-of-nothing": Program(
+        "CREATE TABLE payments (id serial PRIMARY KEY, card int, cents int)",
+        (_pay,),
+        Anomaly.PHANTOM_INSERT,
+        "payments",
         "SELECT ... FROM parent",
     ),
     "free": Program(

@@ -28,6 +28,7 @@ _NUMBER_WORDS = re.compile(
 )
 _NUMBER = re.compile(r"^-?\d+(\.\d+)?$|^'-?\d+(\.\d+)?'$")
 _ENDS_IN_NUMBER = re.compile(r"\d'?$")
+_SUM = re.compile(r"\b(sum|avg)\s*\(")
 _NOT_THERE = re.compile(r"\bnot\s+exists\s*\(", re.IGNORECASE)
 _IS_NULL = re.compile(r'(\w+)["`]?\s+is\s+null')
 _COMPARED = re.compile(r'(\w+)["`]?\s*(?<![-=<>])(?:<=?(?!>)|>=?|&&|between\b)(?![>@])')
@@ -195,7 +196,11 @@ def _later(writes: Sequence[Event], read: Event, table: str) -> list[Event]:
 
 
 def _overwritten(seen: _Seen) -> Iterator[Pattern]:
-    changes = [write for write in seen.writes if not write.inserts or write.statement.on_conflict]
+    changes = [
+        write
+        for write in seen.writes
+        if not write.inserts or (write.statement.on_conflict and write.step.rowcount != 0)
+    ]
     for read, missed, table in _misses(seen.reads, changes):
         for acted in _later(changes, read, table):
             if acted.number > missed.number and may_be_same_row(missed, acted):
@@ -340,7 +345,7 @@ def _second_insert(seen: _Seen, read: Event, missed: Event, acted: Event, table:
     if (
         (read.found_nothing or _NOT_THERE.search(read.step.sql))
         and (more or not known)
-        and not _asked_for_range(read, acted)
+        and not _sums_or_ranges(read, acted)
     ):
         column = next((name for name in read.where if name in acted.sets), None)
         mark = (acted.number, "second insert")
@@ -349,10 +354,12 @@ def _second_insert(seen: _Seen, read: Event, missed: Event, acted: Event, table:
     return Pattern(Anomaly.PHANTOM_INSERT, table, None, read, missed, acted, (early, mark))
 
 
-def _asked_for_range(read: Event, insert: Event) -> bool:
-    """Whether it looked for what lies beside or around what it then inserted: no key says that
-    two such rows are one."""
+def _sums_or_ranges(read: Event, insert: Event) -> bool:
+    """Whether it added up, or looked for what lies beside or around what it then inserted: no key
+    says that two such rows are one."""
     text = read.step.sql.lower()
+    if _SUM.search(text):
+        return True
     compared = {*_COMPARED.findall(text), *_COMPARED_TO.findall(text)}
     return not compared.isdisjoint(insert.sets)
 
