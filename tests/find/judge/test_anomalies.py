@@ -208,6 +208,21 @@ def test_where_the_rows_are_as_in_order_the_state_tells_more_than_a_number(diale
     assert named(run, judged("usr")).anomaly is Anomaly.LOST_UPDATE
 
 
+def test_who_inserts_nothing_on_a_conflict_writes_over_nobody(dialect: str) -> None:
+    look = "SELECT count(*) AS n FROM acct"
+    add = "INSERT INTO acct (email) VALUES (?) ON CONFLICT DO NOTHING"
+    run = history(
+        dialect,
+        ("A", look, gave("n", (2,))),
+        ("B", look, gave("n", (2,))),
+        ("A", add, ("mara",), {"rowcount": 1}),
+        ("A", COMMIT),
+        ("B", add, ("mara",), {"rowcount": 0}),
+        ("B", COMMIT),
+    )
+    assert named(run, judged(answers=True)).anomaly is Anomaly.PHANTOM_INSERT
+
+
 def test_a_token_deleted_twice_is_a_double_transition(dialect: str) -> None:
     look, use = "SELECT id FROM token WHERE id = ?", "DELETE FROM token WHERE id = ?"
     run = history(
