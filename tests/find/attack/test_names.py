@@ -56,6 +56,15 @@ def _send(db: psycopg.Connection) -> None:
         db.execute("INSERT INTO sent (mail) VALUES (%s)", [number])
 
 
+def _credit(db: psycopg.Connection) -> None:
+    paid = db.execute("SELECT id, cents FROM deposits WHERE NOT credited").fetchall()
+    for number, cents in paid:
+        row = db.execute("SELECT cents FROM accounts WHERE id = 1").fetchone()
+        assert row is not None
+        db.execute("UPDATE accounts SET cents = %s WHERE id = 1", [row[0] + cents])
+        db.execute("UPDATE deposits SET credited = true WHERE id = %s", [number])
+
+
 def _append(db: psycopg.Connection) -> None:
     row = db.execute("SELECT id, note FROM notes WHERE id = 1").fetchone()
     assert row is not None
@@ -181,6 +190,15 @@ PROGRAMS = {
         Anomaly.DOUBLE_TRANSITION,
         "mails",
         "AND sent_at IS NULL",
+    ),
+    "credited-twice": Program(
+        "CREATE TABLE deposits (id int PRIMARY KEY, cents int, credited bool);"
+        "CREATE TABLE accounts (id int PRIMARY KEY, cents int);"
+        "INSERT INTO deposits VALUES (1, 50, false); INSERT INTO accounts VALUES (1, 0)",
+        (_credit,),
+        Anomaly.DOUBLE_TRANSITION,
+        "deposits",
+        "SET credited = :to WHERE id = :id AND credited = :from",
     ),
     "null-that-grows": Program(
         "CREATE TABLE notes (id int PRIMARY KEY, note text); INSERT INTO notes VALUES (1)",

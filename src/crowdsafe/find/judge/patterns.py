@@ -434,28 +434,33 @@ def _skewed(seen: _Seen) -> Iterator[Pattern]:
 
 def _summed(seen: _Seen) -> Iterator[Pattern]:
     """What one wrote over the other's, from rows of another table that lack the other's."""
+    for read, missed, acted, _, table in _written_from_elsewhere(seen):
+        if missed.inserts:
+            yield _row_missed(read, missed, acted, table)
+
+
+def _written_from_elsewhere(seen: _Seen) -> Iterator[tuple[Event, Event, Event, Event, str]]:
+    """A read, what it missed, what its operation then wrote over a write of the other in another
+    table, that write, and the table that was read."""
     for read, missed, table in _misses(seen.reads, seen.writes):
-        for acted in seen.writes:
-            if acted.operation != read.operation or acted.number < read.number:
-                continue
-            for write in seen.writes:
-                shared = (write.writes & acted.writes) - {table}
-                if (
-                    write.operation != missed.operation
-                    or write.number >= acted.number
-                    or not shared
-                    or acted.inserts
-                    or not may_be_same_row(write, acted)
-                ):
-                    continue
-                if missed.inserts:
-                    yield _row_missed(read, missed, acted, table)
-                else:
-                    yield _over(seen, read, write, acted, min(shared))
+        for acted, write in product(seen.writes, seen.writes):
+            if (
+                acted.operation == read.operation
+                and acted.number >= read.number
+                and not acted.inserts
+                and write.operation == missed.operation
+                and write.number < acted.number
+                and (write.writes & acted.writes) - {table}
+                and may_be_same_row(write, acted)
+            ):
+                yield read, missed, acted, write, table
 
 
 def _uncounted(seen: _Seen) -> Iterator[Pattern]:
-    """An insert that was missed by who then went on, where nothing says more."""
+    """What was missed by who then went on, where nothing says more."""
+    for read, missed, acted, write, table in _written_from_elsewhere(seen):
+        if not missed.inserts:
+            yield _over(seen, read, write, acted, min((write.writes & acted.writes) - {table}))
     for read, missed, table in _misses(seen.reads, seen.writes):
         if missed.inserts:
             for acted in seen.writes:
