@@ -227,7 +227,7 @@ def prove(
             database=url,
             setup=lambda: setup(engine),
             triples=triples,
-            budget_s=100,
+            budget_s=200,
         )
     finally:
         engine.dispose()

@@ -138,6 +138,10 @@ class Others:
         for pipe in self._pipes:
             assert pipe.poll(ANSWER_S_MAX), "a process does not answer"
             answers.append(pipe.recv())
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self._barrier.reset()
+                raise answer
         return answers
 
     def close(self) -> None:
@@ -159,7 +163,10 @@ def _serve(pipe: Any, barrier: Any) -> None:
             return len(passed), len(refused)
 
     while (job := pipe.recv()) is not None:
-        pipe.send(asyncio.run(take_part(*job)))
+        try:
+            pipe.send(asyncio.run(take_part(*job)))
+        except Exception as error:  # one test's, and the process serves the next one
+            pipe.send(RuntimeError(f"in another process: {error!r}"))
 
 
 def probe_and_hang(url: str, name: str, settings: BreakerSettings, pipe: Any) -> None:

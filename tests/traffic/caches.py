@@ -10,7 +10,7 @@ from typing import Any
 
 from valkey.asyncio import Valkey
 
-from crowdsafe import AsyncStore
+from crowdsafe import AsyncStore, Settings
 from crowdsafe.traffic import PUBLIC, DatabaseCache, ValkeyCache
 from crowdsafe.traffic.cache.scope import address_of
 
@@ -75,6 +75,20 @@ async def eventually(true: Callable[[], bool], within_s: float = 15.0) -> None:
             await asyncio.sleep(0.005)
 
 
+def met(cache: SharedCache) -> asyncio.Event:
+    """Set when this cache has learnt that another process makes a value, and waits for it."""
+    learnt, claim, backend = asyncio.Event(), cache._backend.claim, cache._backend
+
+    async def claimed(*args: Any) -> Any:
+        answer = await claim(*args)
+        if answer.busy:
+            learnt.set()
+        return answer
+
+    backend.claim = claimed  # type: ignore[method-assign]
+    return learnt
+
+
 async def asking(
     cache: Any, make: Callable[[], Awaitable[Any]], many: int, key: str = "k", **more: Any
 ) -> list[asyncio.Task[Any]]:
@@ -107,7 +121,7 @@ async def one_cache(url: str, **options: Any) -> AsyncIterator[SharedCache]:
             finally:
                 await cache.close()
     else:
-        async with AsyncStore(url) as store:
+        async with AsyncStore(url, Settings(pool_timeout_s=30, deadline_s=30)) as store:
             kept = DatabaseCache(store, **options)
             try:
                 yield kept

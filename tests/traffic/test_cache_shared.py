@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.patience import with_more_time
 from tests.traffic.cache_servers import BACKENDS, empty_cache
 from tests.traffic.caches import (
     Maker,
     NaiveCache,
     asking,
     eventually,
+    met,
     one_cache,
     two_caches,
 )
@@ -65,7 +67,10 @@ def test_two_hundred_identical_misses_are_one_execution_and_naively_many(url: st
         make = Maker({"rows": [1, 2.5, None, "ü"]})
         tasks = [*await asking(first, make, 100), *await asking(second, make, 100)]
         await make.started.wait()
-        await asyncio.sleep(0.05)
+        if isinstance(first, NaiveCache):
+            await eventually(lambda: make.begun > 1)
+        else:
+            await asyncio.sleep(0.05)
         make.gate.set()
         answers = await asyncio.gather(*tasks)
         assert answers == [{"rows": [1, 2.5, None, "ü"]}] * 200
@@ -164,11 +169,11 @@ def test_an_error_goes_to_all_who_wait_everywhere_and_is_not_kept(
 ) -> None:
     async def main() -> None:
         async with two_caches(url) as (first, second):
-            make = Maker(error)
+            make, waiting = Maker(error), met(second)
             here = await asking(first, make, 10)
             await make.started.wait()
             there = await asking(second, make, 10)
-            await asyncio.sleep(0.1)
+            await waiting.wait()
             make.gate.set()
             ours = await asyncio.gather(*here, return_exceptions=True)
             theirs = await asyncio.gather(*there, return_exceptions=True)
@@ -191,7 +196,7 @@ def test_a_timeout_ends_it_for_all_and_frees_the_lease(url: str) -> None:
     async def main() -> None:
         async with two_caches(url, lease_s=30) as (first, second):
             make = Maker()
-            here = await asking(first, make, 3, timeout_s=0.2)
+            here = await asking(first, make, 3, timeout_s=2.0)
             await make.started.wait()
             there = await asking(second, make, 3, timeout_s=20.0)
             answers = await asyncio.gather(*here, *there, return_exceptions=True)
@@ -204,8 +209,8 @@ def test_a_timeout_ends_it_for_all_and_frees_the_lease(url: str) -> None:
 
 
 def test_who_waits_for_another_process_waits_no_longer_than_timeout_and_lease(url: str) -> None:
-    async def main() -> None:
-        async with two_caches(url, lease_s=0.5) as (first, second):
+    async def main(lease_s: float) -> None:
+        async with two_caches(url, lease_s=lease_s, name=f"{lease_s}") as (first, second):
             make = Maker()
             (leader,) = await asking(first, make, 1)
             await make.started.wait()
@@ -215,21 +220,21 @@ def test_who_waits_for_another_process_waits_no_longer_than_timeout_and_lease(ur
             assert await leader == "value"
             assert make.begun == 1
 
-    run(main())
+    with_more_time(lambda lease_s: run(main(lease_s)), 0.5, 6.0)
 
 
 def test_a_long_execution_keeps_its_lease(url: str) -> None:
-    async def main() -> None:
-        async with two_caches(url, lease_s=0.6) as (first, second):
+    async def main(lease_s: float) -> None:
+        async with two_caches(url, lease_s=lease_s, name=f"{lease_s}") as (first, second):
             make = Maker()
             tasks = [*await asking(first, make, 2), *await asking(second, make, 2)]
             await make.started.wait()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2.5 * lease_s)
             make.gate.set()
             assert await asyncio.gather(*tasks) == ["value"] * 4
             assert make.begun == 1
 
-    run(main())
+    with_more_time(lambda lease_s: run(main(lease_s)), 0.6, 6.0)
 
 
 def test_a_leader_that_stood_still_is_fenced_and_stores_nothing_over_what_is_newer(
@@ -364,10 +369,11 @@ def test_a_value_ends(url: str) -> None:
 def test_a_value_that_lives_shorter_than_a_poll_still_reaches_those_who_wait(url: str) -> None:
     async def main() -> None:
         async with two_caches(url) as (first, second):
-            make = Maker()
+            make, waiting = Maker(), met(second)
             here = await asking(first, make, 5, ttl_s=0.001)
             await make.started.wait()
             there = await asking(second, make, 5, ttl_s=0.001)
+            await waiting.wait()
             await asyncio.sleep(0.3)
             make.gate.set()
             assert await asyncio.gather(*here, *there) == ["value"] * 10
@@ -379,6 +385,7 @@ def test_a_value_that_lives_shorter_than_a_poll_still_reaches_those_who_wait(url
 def test_what_cannot_be_stored_says_why(url: str) -> None:
     async def main() -> None:
         async with two_caches(url, value_bytes_max=1000) as (first, second):
+            waiting = met(second)
             for value, error in (
                 ({"a": object()}, NotJsonable),
                 ([float("nan")], NotJsonable),
@@ -386,9 +393,11 @@ def test_what_cannot_be_stored_says_why(url: str) -> None:
                 ("x" * 1000, ValueTooLarge),
             ):
                 make = Maker(value)
-                tasks = [*await asking(first, make, 2), *await asking(second, make, 2)]
+                here = await asking(first, make, 2)
                 await make.started.wait()
-                await asyncio.sleep(0.05)
+                waiting.clear()
+                tasks = [*here, *await asking(second, make, 2)]
+                await waiting.wait()
                 make.gate.set()
                 for raised in await asyncio.gather(*tasks, return_exceptions=True):
                     assert isinstance(raised, error)

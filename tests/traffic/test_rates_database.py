@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session
+from tests.support.patience import with_more_time
 from tests.support.pg_server import PgServer
 from tests.traffic.windows import Model, bursts
 
@@ -120,15 +121,19 @@ def test_a_clock_that_goes_back_neither_lets_more_in_nor_shuts_out_for_longer(
     store: Store,
 ) -> None:
     """Times from an hour ahead are what a clock leaves that has gone back by an hour."""
-    ahead_us = int((time.time() + 3600) * 1e6)
-    put(store, [ahead_us - n * 1000 for n in (3, 2, 1)])
-    rate = Rate(4, 0.5)
-    assert check(store, rate).allowed
-    refused = check(store, rate)
-    assert not refused.allowed
-    assert 0.2 < refused.retry_after_s <= 0.5
-    time.sleep(refused.retry_after_s + 0.01)
-    assert check(store, rate).allowed
+
+    def goes_back(window_s: float) -> None:
+        ahead_us = int((time.time() + 3600) * 1e6)
+        rate, key = Rate(4, window_s), f"{window_s}"
+        put(store, [ahead_us - n * 1000 for n in (3, 2, 1)], key)
+        assert check(store, rate, key).allowed
+        refused = check(store, rate, key)
+        assert not refused.allowed
+        assert 0.4 * window_s < refused.retry_after_s <= window_s
+        time.sleep(refused.retry_after_s + 0.01)
+        assert check(store, rate, key).allowed
+
+    with_more_time(goes_back, 0.5, 8.0)
 
 
 def test_a_row_holds_no_more_than_its_limit(store: Store) -> None:
@@ -206,7 +211,7 @@ def test_nothing_is_allowed_while_the_database_is_away(own_pg_server: PgServer) 
                 await limiter.check("a")
             assert away.value.status == 503
             assert away.value.retry_after_s
-            assert time.monotonic() - start < 10
+            assert time.monotonic() - start < 20
             await asyncio.to_thread(own_pg_server.start)
             assert [(await limiter.check("a")).allowed for _ in range(2)] == [True, False]
 
