@@ -116,8 +116,10 @@ def test_somebody_else_who_uses_the_original_once_is_no_sign(url: str) -> None:
             from_another_process(url)
         perform(url, "SELECT n FROM stock")
 
-    (finding,) = find(None, [operation], database=url).findings
+    report = find(None, [operation], database=url)
+    (finding,) = report.findings
     assert finding.verdict is Verdict.PROVEN
+    assert any("itself was used meanwhile" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["copy", "in-place"])
@@ -160,6 +162,7 @@ def test_what_the_database_writes_by_itself_is_no_sign(url: str, in_place: bool)
         perform(url, "UPDATE stock SET n = 6 WHERE id = 1")
 
     report = find(None, [cascade, replace, trigger], database=url, in_place=in_place)
+    assert not any("itself was used" in note for note in report.notes)
     assert {one.verdict for one in report.findings} <= {Verdict.PROVEN, Verdict.RACE}
 
 
