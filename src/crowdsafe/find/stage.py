@@ -11,6 +11,7 @@ from crowdsafe.find.analyst import Analyse, analyst
 from crowdsafe.find.database import Database
 from crowdsafe.find.database.schema import Schema
 from crowdsafe.find.engine import Controller, in_order
+from crowdsafe.find.memory import keep_caches
 from crowdsafe.find.model import Finding, Operation, Run, Schedule, State, Verb
 from crowdsafe.find.predict import ALL, footprint
 
@@ -56,6 +57,7 @@ class Stage:
         self.base: State = {}
         self.runs = 0
         self._dirty: frozenset[str] | None = frozenset()
+        self._put_caches_back: Callable[[], None] = keep_caches()
         self._mark: object = None
 
     @property
@@ -67,6 +69,7 @@ class Stage:
         self.schema = self.database.schema()
         self.analyse = analyst(self.schema, self.database.dialect)
         self.database.keep()
+        self._put_caches_back = keep_caches()
         self.base = self.database.read(None)
         self._mark = self.database.original_mark()
 
@@ -129,6 +132,7 @@ class Stage:
     def reset(self) -> None:
         """Put the database back to what it was when it was kept."""
         self.database.restore(self._dirty)
+        self._put_caches_back()
         self._dirty = frozenset()
 
     def after(self, run: Run) -> None:
