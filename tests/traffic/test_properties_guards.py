@@ -267,7 +267,7 @@ class Forgetful:
 def test_the_model_catches_a_quota_that_counts_what_has_expired(sqlite_url: str) -> None:
     prepare(sqlite_url)
     with Store(sqlite_url) as store, pytest.raises(AssertionError):
-        run_machine(Forgetful(store), 30, phases=[Phase.generate], report_multiple_bugs=False)
+        run_machine(Forgetful(store), 300, phases=[Phase.generate], report_multiple_bugs=False)
 
 
 class CircuitMachine(RuleBasedStateMachine):
