@@ -410,11 +410,11 @@ def _skewed(seen: _Seen) -> Iterator[Pattern]:
         back = missed_by.get((other, one))
         if one > other or not back:
             continue
-        forth = next((miss for miss in misses if miss[1].inserts), misses[0])
+        forth = next((miss for miss in misses if _misses_insert(seen, *miss)), misses[0])
         (read, missed, table), (early, acted, _) = forth, back[0]
-        if not missed.inserts and any(miss[1].inserts for miss in back):
-            (early, acted, _) = forth
-            read, missed, table = next(miss for miss in back if miss[1].inserts)
+        other_way = next((miss for miss in back if _misses_insert(seen, *miss)), None)
+        if other_way and not missed.inserts:
+            (early, acted, _), (read, missed, table) = forth, other_way
         phantom = missed.inserts
         a, b = letter(missed.operation), letter(read.operation)
         marks: Mapping[int, str] = {
@@ -432,10 +432,16 @@ def _skewed(seen: _Seen) -> Iterator[Pattern]:
         )
 
 
+def _misses_insert(seen: _Seen, read: Event, missed: Event, table: str) -> bool:
+    """Whether an insert was missed, and not by one whose own was seen before it."""
+    own = _later(seen.writes, read, table)
+    return missed.inserts and not any(_was_known(seen.reads, one, missed, table) for one in own)
+
+
 def _summed(seen: _Seen) -> Iterator[Pattern]:
     """What one wrote over the other's, from rows of another table that lack the other's."""
     for read, missed, acted, _, table in _written_from_elsewhere(seen):
-        if missed.inserts:
+        if _misses_insert(seen, read, missed, table):
             yield _row_missed(read, missed, acted, table)
 
 
