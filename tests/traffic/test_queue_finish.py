@@ -26,6 +26,7 @@ from crowdsafe.traffic.queue import (
     fail,
     find_jobs,
     give_back,
+    hold_lease,
     renew,
     report,
     stop,
@@ -191,6 +192,31 @@ def test_a_running_job_is_asked_to_stop(line: Line) -> None:
     assert line.store.write(give_back, line.queue, held) == []
     assert line.do(stop, one).state == "cancelled"
     assert effects_of(line, "dropped") == {job_id: 1}
+
+
+def test_what_is_written_under_a_lease_is_there_before_the_job_ends(line: Line) -> None:
+    """The end waits for the write that has begun; afterwards nothing is written any more."""
+    job_id = line.add("ann", "told")
+    one = line.take()
+    with ThreadPoolExecutor(1) as other:
+
+        def write_slowly(session: Session) -> Future[Job]:
+            hold_lease(session, job_id, one.token)
+            ended = other.submit(line.do, stop, one)
+            with pytest.raises(TimeoutError):
+                ended.result(0.3)
+            leave(session, job_id, "saved")
+            return ended
+
+        line.store.write(write_slowly, isolation="read committed").result(10)
+
+    def write_late(session: Session) -> None:
+        leave(session, job_id, "saved")
+        hold_lease(session, job_id, one.token)
+
+    with pytest.raises(LeaseLost):
+        line.store.write(write_late)
+    assert effects_of(line, "saved") == {job_id: 1}
 
 
 def test_what_is_cancelled_only_while_it_waits_may_run_on(line: Line) -> None:

@@ -5,16 +5,23 @@ A 202 is durable, a job is run once more and charged once, and plans stored = un
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from crowdsafe import AsyncStore
+from crowdsafe.errors import LeaseLost
+from crowdsafe.systems.planner.jobs import Sections
+from crowdsafe.systems.planner.models import PlannerBase
+from crowdsafe.traffic.queue import JobQueue, Kind, RunningJob, claim, enqueue, stop
 from tests.systems.planner.site import Ask, Person, Site, idea, running_site, statuses, until
 from tests.systems.planner.upstream import LiveUpstream
 
@@ -63,13 +70,15 @@ def test_a_job_whose_process_is_killed_runs_once_more_and_is_charged_once(
     upstream.behave(latency_s=0.25, latency_sigma=0.0)
     with running_site(db_url, tmp_path, env=env_of(upstream)) as site:
         person = site.person()
-        job = site.queued(person, server=0)
+        job = site.queued(person)
         saved = "SELECT section FROM planner_saved_sections WHERE job_id = :id"
         until(lambda: len(site.rows(saved, id=job)) >= 2, 20, "no section was saved")
-        site.servers[0].kill9()
+        for server in site.servers:  # whichever of them runs it
+            server.kill9()
         kept = [row[0] for row in site.rows(saved, id=job)]
         before = dict(upstream.stats["by_step"])
         site.servers.pop(0)
+        site.start_again(0)
         done = site.wait_for(person, job, "done")
         assert done["attempts"] == 2
         assert site.plans(person) == site.charged(person) == 1
@@ -80,6 +89,29 @@ def test_a_job_whose_process_is_killed_runs_once_more_and_is_charged_once(
         }
         assert not again & set(kept), "a section that was saved was paid for twice"
         assert site.broken() == []
+
+
+def test_a_run_that_outlives_its_job_saves_no_section(db_url: str) -> None:
+    """As a write that was under way when the job was cancelled, and reaches the database late."""
+
+    async def nothing(job: RunningJob) -> None:
+        pass
+
+    async def main() -> tuple[bool, dict[str, Any] | None]:
+        queue = JobQueue("plans", [Kind("plan", nothing)])
+        async with AsyncStore(db_url) as store:
+            await store.create_all(PlannerBase.metadata)
+            await store.write(enqueue, queue, "plan", user="ann", payload={})
+            (one,) = await store.write(claim, queue, 1)
+            sections = Sections(store, one.job.id, one.token)
+            await sections.put("summary", {"text": "in time"})
+            in_time = await sections.get("summary") is not None
+            await store.write(stop, queue, one.job.id, one.token)
+            with pytest.raises(LeaseLost):
+                await sections.put("market", {"text": "late"})
+            return in_time, await sections.get("market")
+
+    assert asyncio.run(main()) == (True, None)
 
 
 @contextmanager

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from crowdsafe.store import AsyncStore, write
@@ -18,10 +16,10 @@ from crowdsafe.systems.planner.operations.finishing import drop_job, store_plan,
 from crowdsafe.systems.planner.operations.submitting import KIND
 from crowdsafe.systems.planner.request import PlanRequest
 from crowdsafe.systems.planner.settings import PlannerSettings
-from crowdsafe.traffic.queue import GiveUp, Job, Kind, RunningJob
+from crowdsafe.traffic.queue import GiveUp, Job, Kind, RunningJob, hold_lease
 from crowdsafe.writes.rows import table_of, upsert
 
-__all__ = ["Make", "Report", "Sections", "forget_sections", "plan_kind"]
+__all__ = ["Make", "Report", "Sections", "plan_kind"]
 
 Report = Callable[[str, str], Awaitable[None]]
 Make = Callable[[PlanRequest, Report, "Sections"], Awaitable[Plan]]
@@ -29,19 +27,24 @@ Make = Callable[[PlanRequest, Report, "Sections"], Awaitable[Plan]]
 
 
 class Sections:
-    """The finished sections of one job, in the database: a second run does not pay for them."""
+    """The finished sections of one job, in the database: a second run does not pay for them.
 
-    def __init__(self, store: AsyncStore, job_id: str) -> None:
+    Holds: none is left behind by a run whose job has ended meanwhile, or was begun again.
+    Proved by ``tests/systems/planner/test_crash.py``.
+    """
+
+    def __init__(self, store: AsyncStore, job_id: str, token: str) -> None:
         self._store = store
         self._job_id = job_id
+        self._token = token
 
     async def get(self, section: str) -> dict[str, Any] | None:
         """What was put for this section, or None."""
         return await self._store.read(_saved, self._job_id, section)
 
     async def put(self, section: str, data: dict[str, Any]) -> None:
-        """Keep the section; it is on disk when this returns."""
-        await self._store.write(_save, self._job_id, section, data)
+        """Keep the section; it is on disk when this returns. Raises LeaseLost."""
+        await self._store.write(_save, self._job_id, self._token, section, data)
 
 
 def plan_kind(
@@ -62,7 +65,7 @@ def plan_kind(
             await job.progress({"sections": dict(states), "done": done, "of": len(states)})
 
         try:
-            plan = await make(request, report, Sections(store, job.id))
+            plan = await make(request, report, Sections(store, job.id, job.token))
         except UpstreamRefused as error:
             raise GiveUp(error.message) from error
         body = plan.to_json()
@@ -88,30 +91,14 @@ def plan_kind(
     )
 
 
-@write(isolation="read committed")
-def forget_sections(session: Session, *, older_s: float, limit: int = 1000) -> int:
-    """Delete sections that a run saved after its job had ended elsewhere; how many there were."""
-    old = (
-        select(SavedSection.job_id)
-        .where(SavedSection.saved_at < utcnow() - timedelta(seconds=older_s))
-        .limit(limit)
-    )
-    gone = session.execute(
-        delete(SavedSection)
-        .where(SavedSection.job_id.in_(old))
-        .returning(SavedSection.section)
-        .execution_options(synchronize_session=False)
-    )
-    return len(gone.all())
-
-
 def _saved(session: Session, job_id: str, section: str) -> dict[str, Any] | None:
     found = session.get(SavedSection, (job_id, section))
     return None if found is None else found.body
 
 
 @write(isolation="read committed")
-def _save(session: Session, job_id: str, section: str, data: dict[str, Any]) -> None:
+def _save(session: Session, job_id: str, token: str, section: str, data: dict[str, Any]) -> None:
+    hold_lease(session, job_id, token)
     table = table_of(SavedSection)
     insert = upsert(session, table).values(job_id=job_id, section=section, body=data)
     session.execute(

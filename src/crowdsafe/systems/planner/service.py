@@ -19,7 +19,7 @@ from crowdsafe.store import AsyncStore
 from crowdsafe.store.session import after_commit
 from crowdsafe.store.types import utcnow
 from crowdsafe.systems.planner.generation import Patience, Plan, Upstream, generate
-from crowdsafe.systems.planner.jobs import Report, Sections, forget_sections, plan_kind
+from crowdsafe.systems.planner.jobs import Report, Sections, plan_kind
 from crowdsafe.systems.planner.operations.queries import ended_jobs, get_plan, job_view
 from crowdsafe.systems.planner.operations.sharing import forget_sharers
 from crowdsafe.systems.planner.operations.submitting import (
@@ -50,7 +50,6 @@ QUEUE = "planner"
 _FAILING_SHARE = 0.5  # with a hundred calls a second, stray failures are no outage
 _WRITING_SHARE = 0.8  # of a job's time; then what is left of the plan is written offline
 _KEEP_HOUSE_EVERY_S = 60.0
-_SECTIONS_KEPT_S = 2 * 86_400.0
 _SHARERS_KEPT_S = 8 * 86_400.0
 _QUOTAS_KEPT = timedelta(days=35)
 _ROUNDS_MAX = 100
@@ -253,7 +252,6 @@ class Planner:
             try:
                 for _ in range(_ROUNDS_MAX):
                     gone = await self.store.write(expire_reservations, limit=1000)
-                    gone += await self.store.write(forget_sections, older_s=_SECTIONS_KEPT_S)
                     gone += await self.store.write(forget_sharers, older_s=_SHARERS_KEPT_S)
                     gone += await self.store.write(forget_quotas, before=utcnow() - _QUOTAS_KEPT)
                     if not gone:

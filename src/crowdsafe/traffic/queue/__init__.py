@@ -6,7 +6,7 @@ from crowdsafe.traffic.queue.enqueue import enqueue
 from crowdsafe.traffic.queue.finish import complete, complete_with, fail, give_back, stop
 from crowdsafe.traffic.queue.jobs import Claimed, Enqueued, Job, find_jobs, get_job
 from crowdsafe.traffic.queue.kinds import GiveUp, JobQueue, Kind, Priority
-from crowdsafe.traffic.queue.leases import Renewed, renew, report
+from crowdsafe.traffic.queue.leases import Renewed, hold_lease, renew, report
 from crowdsafe.traffic.queue.place import Place, QueueView, UserView, place_of, queue_view
 from crowdsafe.traffic.queue.running import RunningJob
 from crowdsafe.traffic.queue.sweep import Swept, sweep
@@ -37,6 +37,7 @@ __all__ = [
     "find_jobs",
     "get_job",
     "give_back",
+    "hold_lease",
     "place_of",
     "queue_view",
     "renew",

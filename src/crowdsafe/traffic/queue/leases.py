@@ -1,4 +1,4 @@
-"""Signs of life of running jobs, and what they say of themselves on the way."""
+"""Signs of life of running jobs, and what they store on the way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Text, bindparam, update
+from sqlalchemy import Text, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from crowdsafe.store.options import write
@@ -16,9 +16,19 @@ from crowdsafe.traffic.queue.finish import PROGRESS_BYTES_MAX, held_rows, lease_
 from crowdsafe.traffic.queue.jobs import COLUMNS, Job, job_of
 from crowdsafe.traffic.queue.kinds import JobQueue
 from crowdsafe.traffic.queue.sql import DIALECTS, as_json, encoded, moment, rows_value
-from crowdsafe.traffic.queue.tables import jobs
+from crowdsafe.traffic.queue.tables import STILL_RUNNING, jobs
 
-__all__ = ["Renewed", "renew", "report"]
+__all__ = ["Renewed", "hold_lease", "renew", "report"]
+
+_HOLD = (
+    select(jobs.c.id)
+    .where(
+        jobs.c.public_id == bindparam("the_id"),
+        STILL_RUNNING,
+        jobs.c.lease_token == bindparam("token"),
+    )
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +105,17 @@ def report(
     job = job_of(row)
     tell(session, queue, job)
     return job
+
+
+def hold_lease(session: Session, job_id: str, token: str) -> None:
+    """Have the rest of this transaction done under the lease of a running job, or not at all.
+
+    Holds: what the transaction writes is there before the job ends or is begun again, so that its
+    end sees it, and nothing is written afterwards. In a store's write; the job's end waits for it.
+    Proved by ``tests/traffic/test_queue_finish.py``.
+
+    Raises LeaseLost.
+    """
+    held = session.connection().execute(_HOLD, {"the_id": job_id, "token": token}).first()
+    if held is None:
+        raise lease_lost(job_id)
