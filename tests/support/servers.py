@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-START_S_MAX = 30.0
+START_S_MAX = 90.0
 END_S_MAX = 10.0
 LOG_TAIL_CHARS = 8000
 
