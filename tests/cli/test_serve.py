@@ -19,7 +19,8 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 from tests.support.pg_server import PgServer
-from tests.support.servers import Server, free_port, start_server
+from tests.support.ports import free_port
+from tests.support.servers import Server, start_server
 
 from crowdsafe.cli import main
 from crowdsafe.server.data import database_url

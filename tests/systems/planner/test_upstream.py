@@ -27,7 +27,7 @@ from crowdsafe.systems.planner.generation.facts import FinancialFacts, Headline
 from crowdsafe.systems.planner.generation.prompts import Prompt, facts_prompt, headline_prompt
 from crowdsafe.systems.planner.generation.upstream import ANSWER_BYTES_MAX
 from crowdsafe.systems.planner.simulated import Behaviour, Serving, simulated_upstream
-from tests.support.servers import free_port
+from tests.support.ports import free_port
 from tests.systems.planner.asking import plan_request
 
 QUICK = Behaviour(latency_s=0.0)
