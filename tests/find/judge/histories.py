@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from crowdsafe.find.database.schema import Schema
+from crowdsafe.find.judge.anomalies import Named, name
 from crowdsafe.find.judge.oracle import Judgement
 from crowdsafe.find.model import Answer, Reply, Rows, Run, Source, State, Step
 
-__all__ = ["DIALECTS", "gave", "history", "judged", "rows"]
+__all__ = [
+    "COMMIT",
+    "DIALECTS",
+    "HUNDRED",
+    "READ",
+    "SET",
+    "TAKE",
+    "gave",
+    "history",
+    "judged",
+    "named",
+    "rows",
+]
 
 DIALECTS = ("sqlite", "postgresql")
 _DRIVERS = {"sqlite": "sqlite3", "postgresql": "psycopg"}
@@ -70,3 +84,21 @@ def judged(
         tables=tuple(tables),
         broken=tuple(broken),
     )
+
+
+def named(
+    run: Run, judgement: Judgement, serial: Sequence[State] = (), schema: Schema | None = None
+) -> Named:
+    """The name, which must be the same when asked again."""
+    orders = [Run((), [], [], state) for state in serial]
+    first = name(run, judgement, orders, schema=schema)
+    again = name(run, judgement, orders, schema=schema)
+    assert (again.anomaly, again.summary) == (first.anomaly, first.summary)
+    return first
+
+
+READ = "SELECT id, on_hand FROM stock WHERE id = ?"
+SET = "UPDATE stock SET on_hand = ? WHERE id = ?"
+TAKE = "UPDATE stock SET on_hand = on_hand - ? WHERE id = ?"
+COMMIT = "COMMIT"
+HUNDRED = gave("id on_hand", (1, 100))

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from crowdsafe.find.database.schema import Column, Schema, Table
-from crowdsafe.find.judge.anomalies import Named, marks_of, name, pattern_of
-from crowdsafe.find.judge.oracle import Judgement
-from crowdsafe.find.model import Anomaly, Run, Severity, State
-from tests.find.judge.histories import DIALECTS, gave, history, judged, rows
-
-READ = "SELECT id, on_hand FROM stock WHERE id = ?"
-SET = "UPDATE stock SET on_hand = ? WHERE id = ?"
-TAKE = "UPDATE stock SET on_hand = on_hand - ? WHERE id = ?"
-COMMIT = "COMMIT"
-HUNDRED = gave("id on_hand", (1, 100))
+from crowdsafe.find.judge.anomalies import marks_of, pattern_of
+from crowdsafe.find.model import Anomaly, Run, Severity
+from tests.find.judge.histories import (
+    COMMIT,
+    DIALECTS,
+    HUNDRED,
+    READ,
+    SET,
+    TAKE,
+    gave,
+    history,
+    judged,
+    named,
+    rows,
+)
 
 pytestmark = pytest.mark.parametrize("dialect", DIALECTS)
-
-
-def named(
-    run: Run, judgement: Judgement, serial: Sequence[State] = (), schema: Schema | None = None
-) -> Named:
-    """The name, which must be the same when asked again."""
-    orders = [Run((), [], [], state) for state in serial]
-    first = name(run, judgement, orders, schema=schema)
-    assert name(run, judgement, orders, schema=schema) == first or first.pattern is not None
-    assert name(run, judgement, orders, schema=schema).summary == first.summary
-    return first
 
 
 # --- lost update ----------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def charge(session: Session, reservation_id: str, *, now: datetime | None = None
     Holds: a reservation is charged once or refunded once, whoever calls how often and from where;
     one that has expired is charged only if there is room for it now, as if reserved anew under
     the limit of the quota's last grant. Does not hold: anything after ``forget_quotas`` took the
-    record. Proved by ``tests/traffic/test_quota.py``.
+    record. Proved by ``tests/traffic/test_quota_crowd.py``.
 
     Raises ReservationEnded when it was refunded, or has expired and there is no room; NotFound;
     LostRace, which ``store.write`` answers by running again, when others kept changing it.
@@ -75,7 +75,7 @@ def refund(session: Session, reservation_id: str, *, now: datetime | None = None
     """Give back what was reserved; True when this call did it, False when it was refunded before.
 
     A reservation that has expired may be refunded, which only keeps it from being charged after.
-    Holds what ``charge`` holds. Proved by ``tests/traffic/test_quota.py``.
+    Holds what ``charge`` holds. Proved by ``tests/traffic/test_quota_crowd.py``.
 
     Raises ReservationEnded when it was charged; NotFound.
     """
@@ -89,7 +89,7 @@ def extend(
     """Let a reservation last at least until ``expires_s`` seconds from now; never shortens it.
 
     One statement. One that has expired comes back only if there is room for it now.
-    Proved by ``tests/traffic/test_quota.py``.
+    Proved by ``tests/traffic/test_quota_crowd.py``.
 
     Raises ReservationEnded when it was charged or refunded, or has expired and there is no room;
     NotFound, InvalidInput.

@@ -105,7 +105,7 @@ def reserve(
     Does not hold: fairness between callers; that nobody else was refused for units that are
     refunded later. Callers for one key wait for each other until the transaction ends, so
     reserve late in a long write, and several keys always in one order.
-    Proved by ``tests/traffic/test_quota.py`` and ``tests/traffic/test_properties_guards.py``.
+    Proved by ``tests/traffic/test_quota_crowd.py`` and ``tests/traffic/test_properties_guards.py``.
 
     Key 1 to 200 characters, id 1 to 80, amount 1 to 10**9, limit 0 to 2**53 - 1, expires_s up to
     30 days. ``now`` is for tests. Raises QuotaExceeded(limit, used, reserved, and where known
