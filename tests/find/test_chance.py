@@ -31,6 +31,21 @@ def test_rows_that_come_by_chance_are_told(shelf: Shelf) -> None:
     assert "new rows in other" in finding.reason
 
 
+def test_what_changed_in_the_process_meanwhile_is_no_race(shelf: Shelf) -> None:
+    """From the tenth call on there is a row more, in whatever order, and each time again."""
+    turns = itertools.count(1)
+
+    def add_later() -> None:
+        with closing(sqlite3.connect(shelf.path)) as db, db:
+            if next(turns) >= 10:
+                db.execute("INSERT INTO other (n) VALUES (1)")
+            db.execute("UPDATE stock SET n = n WHERE id = 1")
+
+    finding = only(shelf, add_later)
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert "in the same order" in finding.reason
+
+
 def test_answers_that_come_by_chance_prove_nothing(shelf: Shelf) -> None:
     turns = itertools.count()
 
