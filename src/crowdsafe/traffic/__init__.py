@@ -46,6 +46,7 @@ from crowdsafe.traffic.queue import (
     enqueue,
     find_jobs,
     get_job,
+    hold_lease,
     place_of,
     queue_view,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "for_user",
     "forget_quotas",
     "get_job",
+    "hold_lease",
     "place_of",
     "queue_view",
     "quota_state",
